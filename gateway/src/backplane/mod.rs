@@ -1,0 +1,1 @@
+//! What links nodes. Today: one node, in memory.

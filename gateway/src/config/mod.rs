@@ -1,0 +1,246 @@
+//! Configuration: as typed (`raw`: file, environment, flags) and as checked ([`Config`], one part a floor).
+//!
+//! A [`Config`] that exists is valid: everything that can be refused is refused while it is made, before anything is bound.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// The checked configuration. Immutable; shards share it behind an `Arc`.
+#[derive(Clone, Debug)]
+pub struct Config {
+    /// Where clients connect.
+    pub address: SocketAddr,
+    /// The internal port: health, metrics, API, demo.
+    pub internal_address: SocketAddr,
+    /// Number of shards, at least 1. May exceed the cores.
+    pub shards: u16,
+    /// Cores to pin shards to, round robin; empty: the cores this process may use.
+    pub cores: Vec<usize>,
+    /// Which reactor.
+    pub reactor: ReactorChoice,
+    /// Whether listeners ask for SO_INCOMING_CPU.
+    pub incoming_cpu: IncomingCpu,
+    /// `--dev` conveniences are on (demo page, echo RPC).
+    pub dev: bool,
+    /// `/echo` is served.
+    pub debug_echo: bool,
+    /// This node's name in logs, metrics and `info`.
+    pub node_name: String,
+    /// What clients may do.
+    pub client: Client,
+    /// Options by channel.
+    pub channels: Channels,
+    /// Derived sizes.
+    pub limits: Limits,
+    /// Draining.
+    pub shutdown: Shutdown,
+    /// Keys accepted by the server API; empty: the API refuses everything.
+    pub api_keys: Vec<String>,
+    /// Logging.
+    pub log: LogConfig,
+}
+
+/// Which reactor to use.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum ReactorChoice {
+    /// io_uring, or epoll with a warning where it is refused.
+    Auto,
+    /// io_uring or exit 1.
+    Uring,
+    /// epoll.
+    Epoll,
+}
+
+/// Whether listeners ask for SO_INCOMING_CPU.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum IncomingCpu {
+    /// When shards = cores.
+    Auto,
+    /// Always.
+    On,
+    /// Never.
+    Off,
+}
+
+/// What clients may do.
+#[derive(Clone, Debug)]
+pub struct Client {
+    /// Origins allowed to connect; a request without an Origin header always passes.
+    pub allowed_origins: Origins,
+    /// Everything is allowed to everyone (development only).
+    pub insecure: bool,
+    /// Connections without a token are let in as the anonymous user "".
+    pub allow_anonymous_connect_without_token: bool,
+    /// Most subscriptions of one connection.
+    pub channel_limit: u32,
+    /// Largest message from a client, bytes.
+    pub message_size_limit: u32,
+    /// Private bytes that may wait for a connection when it sends a command.
+    pub queue_max_size: u32,
+    /// A blocked connection without a byte of progress for this long is closed (3008).
+    pub stall_timeout: Duration,
+    /// No valid connect this long after accept: 3502.
+    pub stale_close_delay: Duration,
+    /// Grace after a token's expiry.
+    pub expired_close_delay: Duration,
+    /// Time between pings; zero: none.
+    pub ping_interval: Duration,
+    /// Time to answer a ping; zero: no pong is asked for.
+    pub pong_timeout: Duration,
+    /// Most connections of one user on this node; 0: no limit.
+    pub user_connection_limit: u32,
+    /// Most connections on this node; 0: what the file tables hold.
+    pub connection_limit: u32,
+    /// Connection tokens.
+    pub token: TokenConfig,
+    /// Subscription tokens; `None`: checked like connection tokens.
+    pub subscription_token: Option<TokenConfig>,
+}
+
+/// Allowed origins.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Origins {
+    /// `*`.
+    Any,
+    /// Exact `scheme://host[:port]`, or patterns with `*` for a part of the host.
+    List(Vec<String>),
+}
+
+/// How tokens are checked. Secrets are never printed.
+#[derive(Clone, Default)]
+pub struct TokenConfig {
+    /// HS256 secret; empty: tokens cannot be checked, so all are refused.
+    pub hmac_secret_key: String,
+    /// Required `aud`, if not empty.
+    pub audience: String,
+    /// Required `iss`, if not empty.
+    pub issuer: String,
+    /// Claim that names the user; empty: `sub`.
+    pub user_id_claim: String,
+}
+
+impl std::fmt::Debug for TokenConfig {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TokenConfig")
+            .field("hmac_secret_key", &if self.hmac_secret_key.is_empty() { "" } else { "<set>" })
+            .field("audience", &self.audience)
+            .field("issuer", &self.issuer)
+            .field("user_id_claim", &self.user_id_claim)
+            .finish()
+    }
+}
+
+/// Options of every channel: a namespace by its index, 0 being the one without a name.
+#[derive(Clone, Debug)]
+pub struct Channels {
+    /// `namespaces[0]` holds the options of channels without a namespace.
+    pub namespaces: Vec<(String, Arc<ChannelOptions>)>,
+}
+
+impl Channels {
+    /// The index of a namespace by name ("" is 0).
+    pub fn find(&self, name: &str) -> Option<u16> {
+        self.namespaces.iter().position(|(n, _)| n == name).map(|i| i as u16)
+    }
+
+    /// Options by index.
+    pub fn options(&self, index: u16) -> &ChannelOptions {
+        &self.namespaces[usize::from(index)].1
+    }
+}
+
+/// Options of the channels of one namespace. Everything is off by default.
+#[derive(Clone, Debug, PartialEq, Eq, Default)]
+#[allow(missing_docs)] // named and described as in the configuration file
+pub struct ChannelOptions {
+    pub history_size: u32,
+    pub history_ttl: Duration,
+    pub force_recovery: bool,
+    pub force_positioning: bool,
+    pub allow_positioning: bool,
+    pub allow_recovery: bool,
+    pub presence: bool,
+    pub join_leave: bool,
+    pub force_push_join_leave: bool,
+    pub allow_subscribe_for_client: bool,
+    pub allow_subscribe_for_anonymous: bool,
+    pub allow_publish_for_client: bool,
+    pub allow_publish_for_subscriber: bool,
+    pub allow_publish_for_anonymous: bool,
+    pub allow_presence_for_client: bool,
+    pub allow_presence_for_subscriber: bool,
+    pub allow_presence_for_anonymous: bool,
+    pub allow_history_for_client: bool,
+    pub allow_history_for_subscriber: bool,
+    pub allow_history_for_anonymous: bool,
+    pub allow_user_limited_channels: bool,
+    pub slow: SlowPolicy,
+    /// `skip` without telling the client.
+    pub slow_silent: bool,
+    /// Most bytes a cursor may lag behind its log's head.
+    pub lag_bytes: u32,
+    /// Longest a frame waits for its slowest reader.
+    pub lag_time: Duration,
+}
+
+impl ChannelOptions {
+    /// Whether channels keep history, and so have offsets.
+    pub fn has_history(&self) -> bool {
+        self.history_size > 0 && !self.history_ttl.is_zero()
+    }
+}
+
+/// What happens to a member whose cursor fell off its log.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum SlowPolicy {
+    /// The connection is closed, 3008.
+    #[default]
+    Disconnect,
+    /// The subscription gets 2500 (it recovers if it can), or silently goes on at the head.
+    Skip,
+    /// It gets the newest publication (of each key) when it can be written again.
+    Latest,
+}
+
+/// Derived sizes and bounds.
+#[derive(Clone, Debug)]
+pub struct Limits {
+    /// Bytes of all logs of one shard.
+    pub log_bytes: u64,
+    /// Bytes of all history records of the node.
+    pub history_bytes: u64,
+    /// Largest publication by the server API, bytes.
+    pub publication_bytes: u32,
+    /// Slots of one shard's file table, without the 64 kept for refusals.
+    pub slots_per_shard: u32,
+}
+
+/// Draining.
+#[derive(Clone, Copy, Debug)]
+pub struct Shutdown {
+    /// Between readiness going false and the listeners closing.
+    pub delay: Duration,
+    /// Over which connections are closed evenly.
+    pub drain: Duration,
+}
+
+/// Logging.
+#[derive(Clone, Debug)]
+pub struct LogConfig {
+    /// `trace` to `error`, or `off`.
+    pub level: String,
+    /// How lines look.
+    pub format: LogFormat,
+}
+
+/// How log lines look.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LogFormat {
+    /// Human on a terminal, JSON otherwise.
+    Auto,
+    /// Human.
+    Text,
+    /// JSON.
+    Json,
+}

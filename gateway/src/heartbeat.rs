@@ -1,0 +1,1 @@
+//! Pings without timers.

@@ -1,0 +1,1 @@
+//! The byte log of a channel on one shard.

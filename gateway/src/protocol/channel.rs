@@ -1,0 +1,1 @@
+//! Channel names: namespaces, user-limited and private channels, subjects.

@@ -1,0 +1,1 @@
+//! The WebSocket codec, server side (RFC 6455).

@@ -1,0 +1,1 @@
+//! The epoll reactor: the fallback where io_uring is refused.

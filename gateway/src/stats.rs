@@ -1,0 +1,86 @@
+//! Counters of one shard: plain numbers, owned by its thread, copied out when the control thread asks.
+
+/// Buckets of a log2 histogram: bucket `i` counts values below `2^i`.
+pub const BUCKETS: usize = 40;
+
+/// A histogram with power-of-two buckets.
+#[derive(Clone, Copy, Debug)]
+pub struct Log2Histogram {
+    /// Counts by bucket; the last holds everything larger.
+    pub counts: [u64; BUCKETS],
+    /// Sum of the values.
+    pub sum: u64,
+}
+
+impl Default for Log2Histogram {
+    fn default() -> Self {
+        Self { counts: [0; BUCKETS], sum: 0 }
+    }
+}
+
+impl Log2Histogram {
+    /// Counts one value.
+    pub fn record(&mut self, value: u64) {
+        let bucket = (64 - value.leading_zeros() as usize).min(BUCKETS - 1);
+        self.counts[bucket] += 1;
+        self.sum += value;
+    }
+
+    /// How many values were counted.
+    pub fn count(&self) -> u64 {
+        self.counts.iter().sum()
+    }
+}
+
+/// Counters and gauges of one shard.
+#[derive(Clone, Debug, Default)]
+pub struct ShardStats {
+    /// Connections that are open (handshake done).
+    pub connections: u64,
+    /// Of these: blocked, i.e. waiting to be writable.
+    pub blocked: u64,
+    /// Accepted since start.
+    pub opened: u64,
+    /// Closed since start, by close code (0: without one).
+    pub closed: Vec<(u16, u64)>,
+    /// Handshakes refused, by HTTP status.
+    pub refused: Vec<(u16, u64)>,
+    /// Channels with members here.
+    pub channels: u64,
+    /// Channels this shard is home of.
+    pub homes: u64,
+    /// Subscriptions.
+    pub subscriptions: u64,
+    /// Messages from clients.
+    pub messages_received: u64,
+    /// Bytes from clients.
+    pub bytes_received: u64,
+    /// Publications accepted as a home.
+    pub publications: u64,
+    /// Frames handed to sockets: publications and pushes of logs.
+    pub deliveries: u64,
+    /// Bytes the kernel took.
+    pub bytes_sent: u64,
+    /// Reply errors, by code.
+    pub reply_errors: Vec<(u32, u64)>,
+    /// Frames that broke the WebSocket or client protocol.
+    pub frames_invalid: u64,
+    /// Bytes of log chunks.
+    pub log_bytes: u64,
+    /// Bytes of history records.
+    pub history_bytes: u64,
+    /// Cursors that fell off, by policy: disconnect, skip, latest.
+    pub policy_hits: [u64; 3],
+    /// Recoveries: recovered, not.
+    pub recoveries: [u64; 2],
+    /// Ticks.
+    pub ticks: u64,
+    /// Nanoseconds not spent waiting.
+    pub busy_nanos: u64,
+    /// Microseconds of a tick's work.
+    pub tick_micros: Log2Histogram,
+    /// Batches received from peers.
+    pub batches: u64,
+    /// The reactor's own.
+    pub reactor: crate::reactor::ReactorStats,
+}
