@@ -14,7 +14,13 @@ pub fn write_masked_frame(out: &mut Vec<u8>, opcode: Opcode, mask: [u8; 4], payl
 }
 
 /// Appends one frame of a fragmented message: the first has an opcode, the others are continuations, `fin` marks the last.
-pub fn write_masked_fragment(out: &mut Vec<u8>, opcode: Opcode, fin: bool, mask: [u8; 4], payload: &[u8]) {
+pub fn write_masked_fragment(
+    out: &mut Vec<u8>,
+    opcode: Opcode,
+    fin: bool,
+    mask: [u8; 4],
+    payload: &[u8],
+) {
     let start = out.len();
     write_masked_frame(out, opcode, mask, payload);
     if !fin {
@@ -63,10 +69,18 @@ impl ClientDecoder {
     /// A header that a server must not send.
     pub fn next_frame(&mut self) -> Result<Option<ServerFrame<'_>>, WsError> {
         let rest = &self.buffer[self.at..];
-        let Some(header) = Header::parse(rest, Sender::Server)? else { return Ok(None) };
-        let Some(payload) = rest[header.header_len..].get(..header.payload_len) else { return Ok(None) };
+        let Some(header) = Header::parse(rest, Sender::Server)? else {
+            return Ok(None);
+        };
+        let Some(payload) = rest[header.header_len..].get(..header.payload_len) else {
+            return Ok(None);
+        };
         self.at += header.header_len + header.payload_len;
-        Ok(Some(ServerFrame { fin: header.fin, opcode: header.opcode, payload }))
+        Ok(Some(ServerFrame {
+            fin: header.fin,
+            opcode: header.opcode,
+            payload,
+        }))
     }
 
     /// Bytes that are not part of a frame returned so far.
@@ -84,7 +98,12 @@ mod tests {
     fn masks_as_in_the_rfc() {
         let mut out = Vec::new();
         write_masked_frame(&mut out, Opcode::Text, [0x37, 0xfa, 0x21, 0x3d], b"Hello");
-        assert_eq!(out, [0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58]);
+        assert_eq!(
+            out,
+            [
+                0x81, 0x85, 0x37, 0xfa, 0x21, 0x3d, 0x7f, 0x9f, 0x4d, 0x51, 0x58
+            ]
+        );
     }
 
     #[test]
@@ -100,7 +119,13 @@ mod tests {
             for bytes in stream.chunks(piece) {
                 decoder.push(bytes);
                 while let Some(frame) = decoder.next_frame().expect("the frames are good") {
-                    assert!(frame.fin && frame.payload.iter().all(|&b| b == frame.payload.len() as u8));
+                    assert!(
+                        frame.fin
+                            && frame
+                                .payload
+                                .iter()
+                                .all(|&b| b == frame.payload.len() as u8)
+                    );
                     seen.push(frame.payload.len());
                 }
             }

@@ -46,10 +46,15 @@ mod tests {
 
     #[test]
     fn accepts_exactly_the_codes_that_may_be_on_the_wire() {
-        for code in [1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999, 4000, 4999] {
+        for code in [
+            1000, 1001, 1002, 1003, 1007, 1008, 1009, 1010, 1011, 1012, 1013, 1014, 3000, 3999,
+            4000, 4999,
+        ] {
             assert!(is_valid_close_code(code), "{code}");
         }
-        for code in [0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535] {
+        for code in [
+            0, 999, 1004, 1005, 1006, 1015, 1016, 1100, 2000, 2999, 5000, 65535,
+        ] {
             assert!(!is_valid_close_code(code), "{code}");
         }
     }
@@ -67,7 +72,11 @@ mod tests {
         let mut out = Vec::new();
         close_frame(&mut out, 3000, &"é".repeat(100));
         let (code, reason) = parse_close(&out[2..]).expect("still UTF-8");
-        assert_eq!((code, reason.len()), (Some(3000), 122), "the 62nd character would end at byte 124");
+        assert_eq!(
+            (code, reason.len()),
+            (Some(3000), 122),
+            "the 62nd character would end at byte 124"
+        );
         out.clear();
         close_frame(&mut out, 3000, &"x".repeat(124));
         assert_eq!(out.len(), 2 + CONTROL_MAX);
@@ -77,7 +86,10 @@ mod tests {
     fn refuses_what_the_rfc_refuses() {
         assert_eq!(parse_close(b""), Ok((None, "")));
         assert_eq!(parse_close(b"\x03"), Err(WsError::TruncatedCloseCode));
-        assert_eq!(parse_close(&1005_u16.to_be_bytes()), Err(WsError::InvalidCloseCode(1005)));
+        assert_eq!(
+            parse_close(&1005_u16.to_be_bytes()),
+            Err(WsError::InvalidCloseCode(1005))
+        );
         assert_eq!(parse_close(b"\x03\xe8\xff"), Err(WsError::InvalidUtf8));
     }
 }

@@ -125,7 +125,9 @@ impl Decoder {
 
     /// Bytes owned for what is cut; 0 when idle.
     pub fn owned_bytes(&self) -> usize {
-        self.assembly.as_ref().map_or(0, |assembly| size_of::<Assembly>() + assembly.payload.capacity())
+        self.assembly.as_ref().map_or(0, |assembly| {
+            size_of::<Assembly>() + assembly.payload.capacity()
+        })
     }
 
     /// Consumes bytes from the front of `input` up to the end of the next message, and says how many. Without a message
@@ -148,18 +150,36 @@ impl Decoder {
         };
         let message = match (found, &self.assembly) {
             (None, _) => None,
-            (Some(Found::Input(opcode, range)), _) => Some(Message::from_frame(opcode, &input[range])),
-            (Some(Found::Control(opcode)), Some(assembly)) => Some(Message::from_frame(opcode, assembly.control())),
-            (Some(Found::Message(DataKind::Text)), Some(assembly)) => Some(Message::Text(&assembly.payload)),
-            (Some(Found::Message(DataKind::Binary)), Some(assembly)) => Some(Message::Binary(&assembly.payload)),
-            (Some(Found::Control(_) | Found::Message(_)), None) => unreachable!("lent from an assembly that is not there"),
+            (Some(Found::Input(opcode, range)), _) => {
+                Some(Message::from_frame(opcode, &input[range]))
+            }
+            (Some(Found::Control(opcode)), Some(assembly)) => {
+                Some(Message::from_frame(opcode, assembly.control()))
+            }
+            (Some(Found::Message(DataKind::Text)), Some(assembly)) => {
+                Some(Message::Text(&assembly.payload))
+            }
+            (Some(Found::Message(DataKind::Binary)), Some(assembly)) => {
+                Some(Message::Binary(&assembly.payload))
+            }
+            (Some(Found::Control(_) | Found::Message(_)), None) => {
+                unreachable!("lent from an assembly that is not there")
+            }
         };
         Ok((used, message))
     }
 
     /// [`Decoder::decode`] without borrows: finds the next message and leaves its bytes, checked, where `Found` says.
-    fn advance(&mut self, limits: &Limits, input: &mut [u8]) -> Result<(usize, Option<Found>), WsError> {
-        if self.assembly.as_ref().is_some_and(|assembly| assembly.is_idle()) {
+    fn advance(
+        &mut self,
+        limits: &Limits,
+        input: &mut [u8],
+    ) -> Result<(usize, Option<Found>), WsError> {
+        if self
+            .assembly
+            .as_ref()
+            .is_some_and(|assembly| assembly.is_idle())
+        {
             // Its message was returned by the call before this one.
             self.assembly = None;
         }
@@ -192,7 +212,8 @@ impl Decoder {
                     admit(self.assembly.as_deref(), &header, limits)?;
                     let available = rest.len() - header.header_len;
                     if available >= header.payload_len && self.is_whole_message(&header) {
-                        let range = at + header.header_len..at + header.header_len + header.payload_len;
+                        let range =
+                            at + header.header_len..at + header.header_len + header.payload_len;
                         let payload = &mut input[range.clone()];
                         apply_mask(payload, header.mask);
                         check_payload(header.opcode, payload)?;
@@ -226,7 +247,9 @@ fn admit(assembly: Option<&Assembly>, header: &Header, limits: &Limits) -> Resul
         (Opcode::Text | Opcode::Binary, true) => return Err(WsError::InterruptedMessage),
         _ => {}
     }
-    let (held, fragments) = begun.map_or((0, 0), |assembly| (assembly.payload.len(), assembly.fragments));
+    let (held, fragments) = begun.map_or((0, 0), |assembly| {
+        (assembly.payload.len(), assembly.fragments)
+    });
     if header.payload_len > limits.message_bytes.saturating_sub(held) {
         return Err(WsError::MessageTooBig);
     }
@@ -282,7 +305,9 @@ impl Assembly {
         for (i, &byte) in input.iter().enumerate() {
             self.header[usize::from(self.header_len)] = byte;
             self.header_len += 1;
-            if let Some(header) = Header::parse(&self.header[..usize::from(self.header_len)], Sender::Client)? {
+            if let Some(header) =
+                Header::parse(&self.header[..usize::from(self.header_len)], Sender::Client)?
+            {
                 admit(Some(self), &header, limits)?;
                 self.header_len = 0;
                 self.begin_frame(&header);
@@ -304,18 +329,28 @@ impl Assembly {
                 control = Some(header.opcode);
             }
         }
-        self.frame = Some(Incoming { remaining: header.payload_len, mask: header.mask, fin: header.fin, control });
+        self.frame = Some(Incoming {
+            remaining: header.payload_len,
+            mask: header.mask,
+            fin: header.fin,
+            control,
+        });
     }
 
     fn begin_message(&mut self, kind: DataKind) {
-        debug_assert!(self.payload.is_empty() && self.valid == 0, "the last message was given up with its assembly");
+        debug_assert!(
+            self.payload.is_empty() && self.valid == 0,
+            "the last message was given up with its assembly"
+        );
         self.message = Some(kind);
         self.fragments = 1;
     }
 
     /// Takes payload of the frame that is coming in: how many bytes, and the event if it completed one.
     fn take_payload(&mut self, input: &mut [u8]) -> Result<(usize, Option<Found>), WsError> {
-        let Some(mut frame) = self.frame else { return Ok((0, None)) };
+        let Some(mut frame) = self.frame else {
+            return Ok((0, None));
+        };
         let len = frame.remaining.min(input.len());
         let piece = &mut input[..len];
         apply_mask(piece, frame.mask);
@@ -338,7 +373,11 @@ impl Assembly {
                 self.payload.extend_from_slice(piece);
                 self.check_text(frame.fin)?;
                 let ended = frame.fin && self.frame.is_none();
-                if ended { self.message.take().map(Found::Message) } else { None }
+                if ended {
+                    self.message.take().map(Found::Message)
+                } else {
+                    None
+                }
             }
         };
         Ok((len, found))
@@ -349,9 +388,14 @@ impl Assembly {
         if self.message != Some(DataKind::Text) {
             return Ok(());
         }
-        self.valid = utf8_valid_up_to(&self.payload, self.valid).map_err(|_| WsError::InvalidUtf8)?;
+        self.valid =
+            utf8_valid_up_to(&self.payload, self.valid).map_err(|_| WsError::InvalidUtf8)?;
         let ended = last_frame && self.frame.is_none();
-        if ended && self.valid < self.payload.len() { Err(WsError::InvalidUtf8) } else { Ok(()) }
+        if ended && self.valid < self.payload.len() {
+            Err(WsError::InvalidUtf8)
+        } else {
+            Ok(())
+        }
     }
 }
 
@@ -364,7 +408,8 @@ impl<'b> Message<'b> {
             Opcode::Ping => Self::Ping(payload),
             Opcode::Pong => Self::Pong(payload),
             Opcode::Close => {
-                let (code, reason) = parse_close(payload).expect("checked when the frame was complete");
+                let (code, reason) =
+                    parse_close(payload).expect("checked when the frame was complete");
                 Self::Close { code, reason }
             }
         }

@@ -84,7 +84,9 @@ impl Header {
     /// Reads the header at the start of `bytes`; `None` when it goes on behind them. What is wrong is reported with the
     /// first byte that shows it.
     pub(super) fn parse(bytes: &[u8], sender: Sender) -> Result<Option<Self>, WsError> {
-        let Some(&first) = bytes.first() else { return Ok(None) };
+        let Some(&first) = bytes.first() else {
+            return Ok(None);
+        };
         if first & RESERVED != 0 {
             return Err(WsError::ReservedBits);
         }
@@ -93,7 +95,9 @@ impl Header {
         if opcode.is_control() && !fin {
             return Err(WsError::FragmentedControl);
         }
-        let Some(&second) = bytes.get(1) else { return Ok(None) };
+        let Some(&second) = bytes.get(1) else {
+            return Ok(None);
+        };
         match (sender, second & MASKED != 0) {
             (Sender::Client, false) => return Err(WsError::Unmasked),
             (Sender::Server, true) => return Err(WsError::Masked),
@@ -105,7 +109,9 @@ impl Header {
         }
         let (payload_len, length_end) = match short {
             126 => {
-                let Some(field) = bytes[2..].first_chunk() else { return Ok(None) };
+                let Some(field) = bytes[2..].first_chunk() else {
+                    return Ok(None);
+                };
                 let len = u16::from_be_bytes(*field);
                 if len < 126 {
                     return Err(WsError::NonMinimalLength);
@@ -113,7 +119,9 @@ impl Header {
                 (usize::from(len), 4)
             }
             127 => {
-                let Some(field) = bytes[2..].first_chunk() else { return Ok(None) };
+                let Some(field) = bytes[2..].first_chunk() else {
+                    return Ok(None);
+                };
                 let len = u64::from_be_bytes(*field);
                 if len >> 63 != 0 {
                     return Err(WsError::LengthOverflow);
@@ -128,11 +136,19 @@ impl Header {
         let (mask, header_len) = match sender {
             Sender::Server => ([0; 4], length_end),
             Sender::Client => {
-                let Some(mask) = bytes[length_end..].first_chunk() else { return Ok(None) };
+                let Some(mask) = bytes[length_end..].first_chunk() else {
+                    return Ok(None);
+                };
                 (*mask, length_end + 4)
             }
         };
-        Ok(Some(Self { fin, opcode, mask, payload_len, header_len }))
+        Ok(Some(Self {
+            fin,
+            opcode,
+            mask,
+            payload_len,
+            header_len,
+        }))
     }
 }
 
@@ -249,7 +265,9 @@ pub fn end_frame(out: &mut Vec<u8>, mark: FrameMark, opcode: Opcode) -> usize {
 mod tests {
     use super::*;
 
-    const SIZES: [usize; 11] = [0, 1, 124, 125, 126, 127, 65_534, 65_535, 65_536, 65_537, 200_000];
+    const SIZES: [usize; 11] = [
+        0, 1, 124, 125, 126, 127, 65_534, 65_535, 65_536, 65_537, 200_000,
+    ];
 
     #[test]
     fn writes_the_examples_of_the_rfc() {
@@ -307,7 +325,11 @@ mod tests {
             for cut in 0..header {
                 assert_eq!(frame_len(&log[at..at + cut]), None, "a header cut at {cut}");
             }
-            assert_eq!(frame_len(&log[at..at + header]), Some(header + size), "the header is enough");
+            assert_eq!(
+                frame_len(&log[at..at + header]),
+                Some(header + size),
+                "the header is enough"
+            );
             at += header + size;
         }
         assert_eq!(at, log.len());

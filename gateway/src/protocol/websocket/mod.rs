@@ -22,7 +22,8 @@ pub use close::{REASON_MAX, close_frame, is_valid_close_code};
 pub use decode::{Decoder, Limits, Message};
 pub use error::WsError;
 pub use frame::{
-    CONTROL_MAX, FrameMark, Opcode, begin_frame, end_frame, frame_header_len, frame_len, header_len, write_frame,
+    CONTROL_MAX, FrameMark, Opcode, begin_frame, end_frame, frame_header_len, frame_len,
+    header_len, write_frame,
 };
 pub use mask::{apply_mask, rotate_mask};
 pub use utf8::{InvalidUtf8, is_utf8, utf8_valid_up_to};

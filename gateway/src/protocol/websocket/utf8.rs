@@ -72,7 +72,10 @@ mod tests {
         let mut known = 0;
         for end in cuts.chain([bytes.len()]) {
             known = utf8_valid_up_to(&bytes[..end], known)?;
-            assert!(end - known <= 3, "more than an unfinished character is left");
+            assert!(
+                end - known <= 3,
+                "more than an unfinished character is left"
+            );
         }
         Ok(known)
     }
@@ -81,8 +84,8 @@ mod tests {
     fn every_sequence_of_up_to_three_bytes_agrees_with_the_naive_twin() {
         // Every class of byte that the table tells apart, at its borders.
         let borders = [
-            0x00, 0x41, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0, 0xc1, 0xc2, 0xdf, 0xe0, 0xe1, 0xec, 0xed, 0xee,
-            0xef, 0xf0, 0xf1, 0xf3, 0xf4, 0xf5, 0xff,
+            0x00, 0x41, 0x7f, 0x80, 0x8f, 0x90, 0x9f, 0xa0, 0xbf, 0xc0, 0xc1, 0xc2, 0xdf, 0xe0,
+            0xe1, 0xec, 0xed, 0xee, 0xef, 0xf0, 0xf1, 0xf3, 0xf4, 0xf5, 0xff,
         ];
         for a in borders {
             assert_eq!(utf8_valid_up_to(&[a], 0), naive(&[a]));
@@ -94,7 +97,11 @@ mod tests {
                         let bytes = [a, b, c, d];
                         let expected = naive(&bytes);
                         assert_eq!(utf8_valid_up_to(&bytes, 0), expected, "{bytes:02x?}");
-                        assert_eq!(in_pieces(&bytes, 1..4), expected, "{bytes:02x?} a byte at a time");
+                        assert_eq!(
+                            in_pieces(&bytes, 1..4),
+                            expected,
+                            "{bytes:02x?} a byte at a time"
+                        );
                         assert_eq!(is_utf8(&bytes), expected == Ok(4), "{bytes:02x?}");
                     }
                 }
@@ -105,7 +112,8 @@ mod tests {
     #[test]
     fn long_texts_with_one_bad_byte_agree_with_the_naive_twin_in_any_pieces() {
         let mut rng = StdRng::seed_from_u64(7);
-        let text = "κόσμε, plain ascii in between, 日本語, 🌍🌏, ~\u{10ffff}\u{d7ff}\u{e000}".repeat(3);
+        let text =
+            "κόσμε, plain ascii in between, 日本語, 🌍🌏, ~\u{10ffff}\u{d7ff}\u{e000}".repeat(3);
         for _ in 0..3000 {
             let mut bytes = text.clone().into_bytes();
             if rng.random_bool(0.7) {
@@ -113,7 +121,9 @@ mod tests {
                 bytes[at] = rng.random();
             }
             bytes.truncate(rng.random_range(0..=bytes.len()));
-            let mut cuts: Vec<usize> = (0..rng.random_range(0..8)).map(|_| rng.random_range(0..=bytes.len())).collect();
+            let mut cuts: Vec<usize> = (0..rng.random_range(0..8))
+                .map(|_| rng.random_range(0..=bytes.len()))
+                .collect();
             cuts.sort_unstable();
             assert_eq!(in_pieces(&bytes, cuts.into_iter()), naive(&bytes));
         }
