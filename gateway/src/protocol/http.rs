@@ -281,6 +281,8 @@ pub fn query_has(query: &str, key: &str, value: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use rand::rngs::StdRng;
+    use rand::{RngExt, SeedableRng};
 
     const PLAIN: &str = "GET /connection/websocket?format=protobuf&x=1 HTTP/1.1\r\n\
         Host: server.example.com\r\n\
@@ -521,5 +523,30 @@ mod tests {
         assert!(!query_has(query, "ormat", "protobuf"));
         assert!(!query_has(query, "flag", ""));
         assert!(!query_has("", "format", "protobuf"));
+    }
+
+    #[test]
+    fn damaged_requests_never_panic() {
+        let mut rng = StdRng::seed_from_u64(3);
+        let text = and(
+            "Origin: https://a\r\nSec-WebSocket-Protocol: centrifuge-json\r\nX-Forwarded-For: 10.0.0.1",
+        );
+        let mut refused = 0;
+        for _ in 0..20_000 {
+            let mut bytes = text.clone().into_bytes();
+            for _ in 0..rng.random_range(1..6) {
+                if bytes.is_empty() {
+                    break;
+                }
+                let at = rng.random_range(0..bytes.len());
+                match rng.random_range(0..3) {
+                    0 => bytes[at] = rng.random(),
+                    1 => drop(bytes.remove(at)),
+                    _ => bytes.truncate(at + 1),
+                }
+            }
+            refused += usize::from(parse_upgrade(&bytes).is_err());
+        }
+        assert!(refused > 1000, "most damage is seen: {refused}");
     }
 }

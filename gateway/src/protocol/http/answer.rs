@@ -18,7 +18,7 @@ pub enum Refusal {
     UnexpectedBody,
     /// 403: the origin is not allowed. For the caller.
     Forbidden,
-    /// 404: no endpoint at this path. See [`parse_upgrade_at`].
+    /// 404: no endpoint at this path. See [`parse_upgrade_at`](super::parse_upgrade_at).
     NotFound,
     /// 405: not GET.
     MethodNotAllowed,
@@ -28,7 +28,7 @@ pub enum Refusal {
     UpgradeRequired,
     /// 426: only version 13 is spoken.
     UnsupportedVersion,
-    /// 431: over [`HEAD_MAX`] bytes, or over 100 lines.
+    /// 431: over [`HEAD_MAX`](super::HEAD_MAX) bytes, or over 100 lines.
     HeadTooLarge,
     /// 503: over a limit, or draining. For the caller.
     Busy {
