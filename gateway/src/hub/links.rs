@@ -71,6 +71,11 @@ impl Links {
         left
     }
 
+    /// Whether this shard has told itself nothing.
+    pub fn is_local_empty(&self) -> bool {
+        self.local.is_empty()
+    }
+
     /// Takes what this shard told itself, or `None`. Give it back with [`Links::recycle_local`].
     pub fn take_local(&mut self) -> Option<Box<Batch<Message>>> {
         if self.local.is_empty() {
