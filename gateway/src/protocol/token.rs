@@ -424,7 +424,10 @@ fn sign(
             claims.insert(claim.into(), value.as_str().into());
         }
     }
-    if claims.insert(user_claim(config).into(), user.into()).is_some() {
+    if claims
+        .insert(user_claim(config).into(), user.into())
+        .is_some()
+    {
         return Err(SignError::UserClaim);
     }
     let key = EncodingKey::from_secret(config.hmac_secret_key.as_bytes());
@@ -497,7 +500,10 @@ mod tests {
             data: vec![0, 1],
             options,
         };
-        let expected = [("a".into(), first), ("b".into(), TokenSubscription::default())];
+        let expected = [
+            ("a".into(), first),
+            ("b".into(), TokenSubscription::default()),
+        ];
         assert_eq!(claims.subscriptions, expected);
         assert_eq!(claims.user, "", "no sub: anonymous");
     }
@@ -508,7 +514,10 @@ mod tests {
         assert_eq!(expiry(json!({})), Ok(None));
         assert_eq!(expiry(json!({"exp": NOW as f64 + 1.5})), Ok(Some(NOW + 1)));
         assert_eq!(expiry(json!({"exp": NOW + 1, "expire_at": 0})), Ok(None));
-        assert_eq!(expiry(json!({"exp": NOW + 1, "expire_at": NOW + 9})), Ok(Some(NOW + 9)));
+        assert_eq!(
+            expiry(json!({"exp": NOW + 1, "expire_at": NOW + 9})),
+            Ok(Some(NOW + 9))
+        );
         for expired in [
             json!({"exp": NOW}),
             json!({"exp": 0}),
@@ -516,7 +525,11 @@ mod tests {
             json!({"exp": NOW + 1, "expire_at": NOW}),
             json!({"nbf": NOW + 1}),
         ] {
-            assert_eq!(expiry(expired.clone()), Err(TokenError::Expired), "{expired}");
+            assert_eq!(
+                expiry(expired.clone()),
+                Err(TokenError::Expired),
+                "{expired}"
+            );
         }
     }
 
@@ -537,7 +550,10 @@ mod tests {
             json!("x"),
         ] {
             let refused = connection(claims.clone());
-            assert!(matches!(refused, Err(TokenError::Invalid(_))), "{claims}: {refused:?}");
+            assert!(
+                matches!(refused, Err(TokenError::Invalid(_))),
+                "{claims}: {refused:?}"
+            );
         }
     }
 
@@ -551,7 +567,13 @@ mod tests {
         let verify = |claims| verifier.verify_connection(&signed(claims), NOW).map(drop);
         assert_eq!(verify(json!({"aud": "edge", "iss": "us"})), Ok(()));
         assert_eq!(verify(json!({"aud": ["x", "edge"], "iss": "us"})), Ok(()));
-        for aud in [json!("other"), json!(["x"]), json!([]), json!(null), json!(1)] {
+        for aud in [
+            json!("other"),
+            json!(["x"]),
+            json!([]),
+            json!(null),
+            json!(1),
+        ] {
             let refused = verify(json!({"aud": aud, "iss": "us"}));
             assert_eq!(refused, Err(TokenError::Invalid("audience")), "{aud}");
         }
@@ -559,7 +581,11 @@ mod tests {
             let refused = verify(json!({"aud": "edge", "iss": iss}));
             assert_eq!(refused, Err(TokenError::Invalid("issuer")), "{iss}");
         }
-        assert_eq!(connection(json!({"aud": "any", "iss": "any"})).map(drop), Ok(()), "not configured");
+        assert_eq!(
+            connection(json!({"aud": "any", "iss": "any"})).map(drop),
+            Ok(()),
+            "not configured"
+        );
     }
 
     #[test]
@@ -572,18 +598,30 @@ mod tests {
         let encode = |text: &str| base64::prelude::BASE64_URL_SAFE_NO_PAD.encode(text);
         let none = encode(r#"{"alg":"none","typ":"JWT"}"#);
         let critical = jsonwebtoken::encode(
-            &Header { crit: Some(vec!["b64".into()]), ..Header::new(Algorithm::HS256) },
+            &Header {
+                crit: Some(vec!["b64".into()]),
+                ..Header::new(Algorithm::HS256)
+            },
             &claims,
             &EncodingKey::from_secret(b"secret"),
         );
         for (token, why) in [
             (signed_with(Algorithm::HS256, "other", &claims), "signature"),
-            (signed_with(Algorithm::HS512, "secret", &claims), "algorithm"),
-            (signed_with(Algorithm::HS384, "secret", &claims), "algorithm"),
+            (
+                signed_with(Algorithm::HS512, "secret", &claims),
+                "algorithm",
+            ),
+            (
+                signed_with(Algorithm::HS384, "secret", &claims),
+                "algorithm",
+            ),
             (format!("{none}.{}.", parts[1]), "malformed"),
             (format!("{none}.{}.{}", parts[1], parts[2]), "malformed"),
             (format!("{}.{}.", parts[0], parts[1]), "signature"),
-            (format!("{}.{}.{}", parts[0], encode(r#"{"sub":"2"}"#), parts[2]), "signature"),
+            (
+                format!("{}.{}.{}", parts[0], encode(r#"{"sub":"2"}"#), parts[2]),
+                "signature",
+            ),
             (format!("{}.{}", parts[0], parts[1]), "malformed"),
             (format!("{good}."), "malformed"),
             (format!("{good}=="), "malformed"),
@@ -593,7 +631,11 @@ mod tests {
             ("..".into(), "malformed"),
             ("a.b.c".into(), "malformed"),
         ] {
-            assert_eq!(verifier.verify_connection(&token, NOW), Err(TokenError::Invalid(why)), "{token}");
+            assert_eq!(
+                verifier.verify_connection(&token, NOW),
+                Err(TokenError::Invalid(why)),
+                "{token}"
+            );
         }
     }
 
@@ -604,7 +646,10 @@ mod tests {
         let refused = verifier.verify_connection(&token, NOW);
         assert_eq!(refused, Err(TokenError::Invalid("no secret is configured")));
         let grant = ConnectionGrant::default();
-        assert_eq!(sign_connection(&TokenConfig::default(), &grant, NOW), Err(SignError::NoSecret));
+        assert_eq!(
+            sign_connection(&TokenConfig::default(), &grant, NOW),
+            Err(SignError::NoSecret)
+        );
     }
 
     #[test]
@@ -625,8 +670,14 @@ mod tests {
             },
         };
         assert_eq!(claims, Ok(expected));
-        assert_eq!(subscription(json!({"sub": "42"})), Err(TokenError::Invalid("no channel")));
-        assert_eq!(subscription(json!({"channel": "a", "exp": NOW})), Err(TokenError::Expired));
+        assert_eq!(
+            subscription(json!({"sub": "42"})),
+            Err(TokenError::Invalid("no channel"))
+        );
+        assert_eq!(
+            subscription(json!({"channel": "a", "exp": NOW})),
+            Err(TokenError::Expired)
+        );
     }
 
     #[test]
@@ -647,10 +698,16 @@ mod tests {
         };
         let token = sign_connection(&config, &grant, NOW).unwrap();
         let claims = verifier.verify_connection(&token, NOW + 59).unwrap();
-        assert_eq!((claims.user.as_str(), claims.expire_at), ("42", Some(NOW + 60)));
+        assert_eq!(
+            (claims.user.as_str(), claims.expire_at),
+            ("42", Some(NOW + 60))
+        );
         assert_eq!(claims.info, br#"{"a":1}"#);
         assert_eq!(claims.subscriptions.len(), 2);
-        assert_eq!(verifier.verify_connection(&token, NOW + 60), Err(TokenError::Expired));
+        assert_eq!(
+            verifier.verify_connection(&token, NOW + 60),
+            Err(TokenError::Expired)
+        );
         let refused = verifier.verify_subscription(&token, NOW);
         assert_eq!(refused, Err(TokenError::Invalid("no channel")));
 
@@ -661,15 +718,30 @@ mod tests {
         };
         let token = sign_subscription(&config, &grant, NOW).unwrap();
         let claims = verifier.verify_subscription(&token, u64::MAX).unwrap();
-        assert_eq!((claims.user.as_str(), claims.channel.as_str()), ("42", "$r"));
+        assert_eq!(
+            (claims.user.as_str(), claims.channel.as_str()),
+            ("42", "$r")
+        );
         assert_eq!(claims.expire_at, None);
         let refused = verifier.verify_connection(&token, NOW);
         assert_eq!(refused, Err(TokenError::Invalid("a subscription token")));
 
-        let bad_info = ConnectionGrant { info: Some("{"), ..ConnectionGrant::default() };
-        assert_eq!(sign_connection(&config, &bad_info, NOW), Err(SignError::Info));
-        let bad_claim = TokenConfig { user_id_claim: "iat".into(), ..config };
+        let bad_info = ConnectionGrant {
+            info: Some("{"),
+            ..ConnectionGrant::default()
+        };
+        assert_eq!(
+            sign_connection(&config, &bad_info, NOW),
+            Err(SignError::Info)
+        );
+        let bad_claim = TokenConfig {
+            user_id_claim: "iat".into(),
+            ..config
+        };
         let grant = ConnectionGrant::default();
-        assert_eq!(sign_connection(&bad_claim, &grant, NOW), Err(SignError::UserClaim));
+        assert_eq!(
+            sign_connection(&bad_claim, &grant, NOW),
+            Err(SignError::UserClaim)
+        );
     }
 }
