@@ -279,9 +279,11 @@ fn an_empty_protobuf_payload_is_an_error_and_a_zero_byte_a_pong() {
         id: 0,
         method: Method::Pong,
     });
-    assert_eq!(commands(&[0]), [pong.clone()]);
-    assert_eq!(commands(&[0, 0]), [pong.clone(), pong.clone()]);
-    assert_eq!(commands(&[0, 1]), [pong, Err(DecodeError::Truncated)]);
+    assert_eq!(
+        commands(&[0, 1]),
+        [pong.clone(), Err(DecodeError::Truncated)]
+    );
+    assert_eq!(commands(&[0, 0]), [pong.clone(), pong]);
 }
 
 #[test]
