@@ -114,6 +114,9 @@ mod tests {
             assert_eq!(ClientId::parse(text.as_str()), Some(id));
         }
         assert_eq!(ClientId::parse("no"), None);
-        assert_eq!(ClientId::parse("0123456789abcdef0011223344556677----"), None);
+        assert_eq!(
+            ClientId::parse("0123456789abcdef0011223344556677----"),
+            None
+        );
     }
 }

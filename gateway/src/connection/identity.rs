@@ -33,6 +33,9 @@ pub struct SubExtra {
 impl Identity {
     /// `chan_info` in a channel.
     pub fn chan_info(&self, view: Option<u32>) -> &[u8] {
-        self.extras.iter().find(|e| Some(e.view) == view).map_or(&[], |e| &e.chan_info)
+        self.extras
+            .iter()
+            .find(|e| Some(e.view) == view)
+            .map_or(&[], |e| &e.chan_info)
     }
 }

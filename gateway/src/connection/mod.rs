@@ -48,6 +48,8 @@ impl Flags {
     pub const POLLS_OUT: Flags = Flags(8);
     /// The peer has sent its close frame.
     pub const PEER_CLOSED: Flags = Flags(16);
+    /// A stall timer is set.
+    pub const STALL_TIMED: Flags = Flags(64);
     /// What is queued is an HTTP refusal, not a close frame.
     pub const REFUSED: Flags = Flags(32);
 
@@ -91,7 +93,7 @@ pub struct Connection {
     pub identity: Option<Box<Identity>>,
     /// Commands that are not answered yet.
     pub pending: Option<Box<Pending>>,
-    /// Since when, in milliseconds, it has been blocked without a byte of progress; 0: it is not blocked.
+    /// Since when, in milliseconds, not a byte has left although some wait; 0: nothing waits in vain.
     pub blocked_since: u64,
 }
 

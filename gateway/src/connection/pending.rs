@@ -140,7 +140,8 @@ impl Pending {
 
     /// By ticket.
     pub fn get(&mut self, ticket: u32) -> Option<&mut Slot> {
-        self.slots.get_mut(ticket.wrapping_sub(self.first_ticket) as usize)
+        self.slots
+            .get_mut(ticket.wrapping_sub(self.first_ticket) as usize)
     }
 
     /// All, oldest first.

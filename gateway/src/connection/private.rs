@@ -6,8 +6,8 @@ pub struct Private {
     bytes: Vec<u8>,
     /// How many have left.
     sent: usize,
-    /// How many of the front belong to a publication that was cut: they are not the client's doing and do not count.
-    cut: usize,
+    /// How many of those that wait belong to publications: they are not the client's doing and do not count.
+    publications: usize,
 }
 
 impl Private {
@@ -23,7 +23,7 @@ impl Private {
 
     /// Bytes that count against `queue_max_size`.
     pub fn counted(&self) -> usize {
-        self.bytes.len() - self.sent.max(self.cut)
+        self.waiting().len().saturating_sub(self.publications)
     }
 
     /// Where whole frames are appended.
@@ -31,24 +31,23 @@ impl Private {
         &mut self.bytes
     }
 
-    /// The rest of a cut publication. Nothing else waits: it would have been sent first.
-    pub fn put_cut(&mut self, rest: &[u8]) {
-        debug_assert!(self.is_empty());
-        self.clear();
-        self.bytes.extend_from_slice(rest);
-        self.cut = rest.len();
+    /// Appends what belongs to publications: the rest of one that was cut, or the newest of each key.
+    pub fn put_publications(&mut self, write: impl FnOnce(&mut Vec<u8>)) {
+        let before = self.bytes.len();
+        write(&mut self.bytes);
+        self.publications += self.bytes.len() - before;
     }
 
     /// `count` bytes have left.
     pub fn advance(&mut self, count: usize) {
         self.sent += count;
+        self.publications = self.publications.saturating_sub(count);
         debug_assert!(self.sent <= self.bytes.len());
         // Move the rest to the front now and then, so that a connection that is always a little behind does not grow.
         if self.sent == self.bytes.len() {
             self.clear();
         } else if self.sent > 64 * 1024 && self.sent > self.bytes.len() / 2 {
             self.bytes.drain(..self.sent);
-            self.cut = self.cut.saturating_sub(self.sent);
             self.sent = 0;
         }
     }
@@ -57,7 +56,7 @@ impl Private {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.sent = 0;
-        self.cut = 0;
+        self.publications = 0;
     }
 
     /// Bytes of memory it holds.
@@ -73,7 +72,7 @@ mod tests {
     #[test]
     fn the_rest_of_a_cut_publication_does_not_count() {
         let mut private = Private::default();
-        private.put_cut(&[1; 100]);
+        private.put_publications(|out| out.extend_from_slice(&[1; 100]));
         private.tail().extend_from_slice(&[2; 10]);
         assert_eq!(private.counted(), 10);
         private.advance(50);

@@ -26,7 +26,10 @@ impl Sub {
     /// A subscription in a lane; a lane has at most 2^28 members.
     pub fn new(lane: u32, place: u32, bits: u32) -> Self {
         debug_assert!(place <= PLACE);
-        Self { lane, place: place & PLACE | bits }
+        Self {
+            lane,
+            place: place & PLACE | bits,
+        }
     }
 
     /// Where in the lane.

@@ -44,7 +44,15 @@ impl History {
     }
 
     /// Keeps one more, and at most `size`.
-    pub fn push(&mut self, offset: u64, at_millis: u64, publication: &[u8], json: bool, size: u32, floor: &mut u64) {
+    pub fn push(
+        &mut self,
+        offset: u64,
+        at_millis: u64,
+        publication: &[u8],
+        json: bool,
+        size: u32,
+        floor: &mut u64,
+    ) {
         while self.records.len() >= size as usize {
             self.drop_oldest(floor);
         }
@@ -53,12 +61,19 @@ impl History {
         buffer.reserve_exact(publication.len());
         buffer.extend_from_slice(publication);
         self.bytes += publication.len() as u64 + RECORD_OVERHEAD;
-        self.records.push_back(Record { offset, at_millis, publication: buffer, json });
+        self.records.push_back(Record {
+            offset,
+            at_millis,
+            publication: buffer,
+            json,
+        });
     }
 
     /// Drops the oldest record; the floor rises to it.
     pub fn drop_oldest(&mut self, floor: &mut u64) -> bool {
-        let Some(record) = self.records.pop_front() else { return false };
+        let Some(record) = self.records.pop_front() else {
+            return false;
+        };
         *floor = record.offset;
         self.bytes -= record.publication.len() as u64 + RECORD_OVERHEAD;
         if record.publication.capacity() <= 4096 {
@@ -69,7 +84,11 @@ impl History {
 
     /// Drops what was published before `oldest_millis`.
     pub fn expire(&mut self, oldest_millis: u64, floor: &mut u64) {
-        while self.records.front().is_some_and(|r| r.at_millis < oldest_millis) {
+        while self
+            .records
+            .front()
+            .is_some_and(|r| r.at_millis < oldest_millis)
+        {
             self.drop_oldest(floor);
         }
     }

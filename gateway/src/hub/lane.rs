@@ -26,12 +26,20 @@ const NO_BACKFILL: u32 = 0xffff;
 impl Member {
     /// A member that reads the log.
     pub fn live(slot: u32, sub: u32, cursor: u64) -> Self {
-        Self { slot, link: NO_BACKFILL << SUB_BITS | sub, cursor }
+        Self {
+            slot,
+            link: NO_BACKFILL << SUB_BITS | sub,
+            cursor,
+        }
     }
 
     /// A member that reads a backfill first.
     pub fn recovering(slot: u32, sub: u32, backfill: u16, cursor: u64) -> Self {
-        Self { slot, link: u32::from(backfill) << SUB_BITS | sub, cursor }
+        Self {
+            slot,
+            link: u32::from(backfill) << SUB_BITS | sub,
+            cursor,
+        }
     }
 
     /// Index in the connection's subscriptions.
@@ -111,7 +119,11 @@ impl Latest {
     /// Drops the oldest entries until at most `bytes` are held; always keeps the newest.
     pub(crate) fn bound(&mut self, bytes: usize) {
         while self.bytes > bytes && self.frames.len() > 1 {
-            let oldest = self.frames.iter().min_by_key(|(_, (at, _))| *at).map(|(key, _)| key.clone());
+            let oldest = self
+                .frames
+                .iter()
+                .min_by_key(|(_, (at, _))| *at)
+                .map(|(key, _)| key.clone());
             let Some(key) = oldest else { return };
             if let Some((_, frame)) = self.frames.remove(&key) {
                 self.bytes -= key.len() + frame.len();
@@ -121,7 +133,11 @@ impl Latest {
 
     /// Appends the frames at or after `position`, oldest first.
     pub(crate) fn since(&self, position: u64, out: &mut Vec<u8>) -> u64 {
-        let mut wanted: Vec<_> = self.frames.values().filter(|(at, _)| *at >= position).collect();
+        let mut wanted: Vec<_> = self
+            .frames
+            .values()
+            .filter(|(at, _)| *at >= position)
+            .collect();
         wanted.sort_unstable_by_key(|(at, _)| *at);
         for (_, frame) in &wanted {
             out.extend_from_slice(frame);
@@ -185,17 +201,26 @@ impl Lane {
 
     /// The first position still held; the head when nothing is.
     pub fn base(&self) -> u64 {
-        self.log.as_ref().and_then(|log| log.base()).unwrap_or(self.head)
+        self.log
+            .as_ref()
+            .and_then(|log| log.base())
+            .unwrap_or(self.head)
     }
 
     /// The log. Only for cursors below the head, which imply that it exists.
     pub(crate) fn log(&self) -> &Log {
-        self.log.as_ref().expect("a cursor below the head implies a log")
+        self.log
+            .as_ref()
+            .expect("a cursor below the head implies a log")
     }
 
     /// Frames were not appended, or may not have been: backfills no longer know where they join the log.
     pub(crate) fn unjoin_backfills(&mut self) {
-        for backfill in self.extras.iter_mut().flat_map(|e| e.backfills.iter_mut().flatten()) {
+        for backfill in self
+            .extras
+            .iter_mut()
+            .flat_map(|e| e.backfills.iter_mut().flatten())
+        {
             backfill.joined = None;
         }
     }

@@ -23,9 +23,20 @@ pub const INTAKE_BYTES: usize = 1024 * 1024;
 impl Links {
     /// Links of shard `me`. Both vectors are indexed by peer, the control thread being the last; entries of `me` are
     /// `None`.
-    pub fn new(me: ShardId, outboxes: Vec<Option<Outbox<Message>>>, inboxes: Vec<Option<Inbox<Message>>>) -> Self {
+    pub fn new(
+        me: ShardId,
+        outboxes: Vec<Option<Outbox<Message>>>,
+        inboxes: Vec<Option<Inbox<Message>>>,
+    ) -> Self {
         let behind_since = vec![0; outboxes.len()];
-        Self { me, outboxes, inboxes, local: Box::default(), spare: None, behind_since }
+        Self {
+            me,
+            outboxes,
+            inboxes,
+            local: Box::default(),
+            spare: None,
+            behind_since,
+        }
     }
 
     /// This shard.
@@ -118,4 +129,12 @@ impl Links {
 pub fn put(batch: &mut Batch<Message>, bytes: &[u8]) -> Span {
     let (start, len) = batch.push_bytes(bytes);
     Span { start, len }
+}
+
+/// What was appended to a batch since it was `start` bytes long.
+pub fn span_from(batch: &Batch<Message>, start: usize) -> Span {
+    Span {
+        start: start as u32,
+        len: (batch.bytes.len() - start) as u32,
+    }
 }

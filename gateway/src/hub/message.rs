@@ -310,7 +310,7 @@ pub enum Message {
         view: u32,
         /// Its life.
         generation: u32,
-        /// The publication's offset; equal to `prev` for a frame that has none.
+        /// The publication's offset; equal to `prev` for a frame that has none (`skip_history`, join, leave).
         offset: u64,
         /// The offset before it.
         prev: u64,
@@ -378,6 +378,8 @@ pub enum Message {
     Admitted {
         /// Who waits.
         reply: ReplyTo,
+        /// The user, should nobody wait any more.
+        user: Span,
         /// Let in.
         admitted: bool,
     },

@@ -2,14 +2,14 @@
 //! the channels this shard is home of, records, offsets and presence ([`home::Homes`]).
 //!
 //! A *view* is a channel on this shard. Its frames lie in *lanes*: one for each encoding, and one more each for frames
-//! without an offset (join, leave), which only those hold a cursor in who asked for them. The home numbers, stores and
+//! of joins and leaves, which only those hold a cursor in who asked for them. The home numbers, stores and
 //! renders; it reaches the views of all shards, its own included, by messages.
 //!
 //! Never: sockets, clocks, waiting for another shard.
 
 pub mod backfill;
-pub mod home;
 pub mod history;
+pub mod home;
 pub mod keys;
 pub mod lane;
 pub mod links;

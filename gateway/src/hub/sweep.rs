@@ -25,7 +25,10 @@ pub struct SlotSet {
 impl SlotSet {
     /// Room for slots below `slots`.
     pub fn new(slots: u32) -> Self {
-        Self { words: vec![0; (slots as usize).div_ceil(64)], len: 0 }
+        Self {
+            words: vec![0; (slots as usize).div_ceil(64)],
+            len: 0,
+        }
     }
 
     /// Whether the slot is in it.
@@ -164,7 +167,11 @@ pub(super) fn owe(lane: &mut Lane) -> bool {
     match &mut lane.log {
         Some(log) => {
             if !is_dirty {
-                log.sweep = Sweep { hand: 0, owed: members, ..Sweep::fresh() };
+                log.sweep = Sweep {
+                    hand: 0,
+                    owed: members,
+                    ..Sweep::fresh()
+                };
             }
             log.sweep.owed = members;
             true
@@ -192,7 +199,9 @@ impl Hub {
     /// Visits members of dirty lanes, round robin, until the gather is full or nothing is owed.
     pub fn sweep(&mut self, blocked: &SlotSet, gather: &mut Gather, findings: &mut Findings) {
         while !gather.is_full() {
-            let Some(index) = self.dirty.pop_front() else { return };
+            let Some(index) = self.dirty.pop_front() else {
+                return;
+            };
             let Some(lane) = self.lanes.get_mut(index).filter(|lane| lane.log.is_some()) else {
                 // Its last member left.
                 if let Some(lane) = self.lanes.get_mut(index) {
@@ -211,7 +220,9 @@ impl Hub {
 
     /// After the flush in which a lane's sweep ended: frees what nobody needs.
     pub fn end_of_sweep(&mut self, index: u32) {
-        let Some(lane) = self.lanes.get_mut(index) else { return };
+        let Some(lane) = self.lanes.get_mut(index) else {
+            return;
+        };
         let (head, is_dirty) = (lane.head, lane.is_dirty);
         let Some(log) = &mut lane.log else { return };
         if is_dirty {
@@ -245,7 +256,9 @@ fn sweep_lane(
 ) -> bool {
     let head = lane.head;
     let members: &[Member] = &lane.members;
-    let Some(log) = &mut lane.log else { return true };
+    let Some(log) = &mut lane.log else {
+        return true;
+    };
     let base = log.base().unwrap_or(head);
     let mut sweep = log.sweep;
     let mut quantum = QUANTUM;

@@ -38,7 +38,9 @@ impl Users {
 
     /// A counted connection has ended.
     pub fn leave(&mut self, user: &str, unix_seconds: u64) {
-        let Some(entry) = self.users.get_mut(user) else { return };
+        let Some(entry) = self.users.get_mut(user) else {
+            return;
+        };
         entry.connections -= 1;
         entry.last_seen = unix_seconds;
         if entry.connections == 0 {
@@ -46,8 +48,14 @@ impl Users {
             self.gone.push_back((user.into(), unix_seconds));
         }
         while self.gone.len() > REMEMBERED_MAX {
-            let Some((user, seen)) = self.gone.pop_front() else { return };
-            if self.users.get(&user).is_some_and(|u| u.connections == 0 && u.last_seen == seen) {
+            let Some((user, seen)) = self.gone.pop_front() else {
+                return;
+            };
+            if self
+                .users
+                .get(&user)
+                .is_some_and(|u| u.connections == 0 && u.last_seen == seen)
+            {
                 self.users.remove(&user);
             }
         }
@@ -75,7 +83,10 @@ mod tests {
     fn a_user_over_the_limit_is_not_let_in_nor_counted() {
         let mut users = Users::default();
         assert!(users.arrive("a", 2) && users.arrive("a", 2) && !users.arrive("a", 2));
-        assert!(users.arrive("", 1) && users.arrive("", 1), "anonymous connections are not limited");
+        assert!(
+            users.arrive("", 1) && users.arrive("", 1),
+            "anonymous connections are not limited"
+        );
         users.leave("a", 10);
         assert!(users.arrive("a", 2));
         assert_eq!(users.status("a"), (2, Some(10)));

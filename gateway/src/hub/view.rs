@@ -2,7 +2,7 @@
 
 use super::backfill::{Backfill, KEEP_MILLIS, Start};
 use super::keys::Keys;
-use super::lane::{Extras, Lane, LaneKind, Latest, Member};
+use super::lane::{Lane, LaneKind, Member};
 use super::links::{Links, put};
 use super::message::{ChannelRef, LaneMask, Message, Span};
 use crate::config::{Config, SlowPolicy};
@@ -135,12 +135,21 @@ impl Hub {
 
     /// The view of a channel, if there is one.
     pub fn find(&self, name: &str, hash: u64) -> Option<u32> {
-        self.table.find(hash, |i| &*self.views[*i].name == name).copied()
+        self.table
+            .find(hash, |i| &*self.views[*i].name == name)
+            .copied()
     }
 
     /// The view of a channel, made if need be, with one more subscription (see [`Hub::release`]) that wants `lanes`. The
     /// home is asked for what it has not been asked for yet.
-    pub fn retain(&mut self, name: &str, hash: u64, namespace: u16, lanes: LaneMask, links: &mut Links) -> u32 {
+    pub fn retain(
+        &mut self,
+        name: &str,
+        hash: u64,
+        namespace: u16,
+        lanes: LaneMask,
+        links: &mut Links,
+    ) -> u32 {
         let index = self.find(name, hash).unwrap_or_else(|| {
             self.generation = self.generation.wrapping_add(1);
             let index = self.views.insert(View {
@@ -163,14 +172,17 @@ impl Hub {
         view.subscriptions += 1;
         if !view.asked.covers(lanes) {
             view.asked = view.asked.with(lanes);
-            links.to(self.keys.home(hash)).messages.push(Message::Attach {
-                name: view.name.clone(),
-                hash,
-                namespace,
-                view: index,
-                generation: view.generation,
-                lanes: view.asked,
-            });
+            links
+                .to(self.keys.home(hash))
+                .messages
+                .push(Message::Attach {
+                    name: view.name.clone(),
+                    hash,
+                    namespace,
+                    view: index,
+                    generation: view.generation,
+                    lanes: view.asked,
+                });
         }
         index
     }
@@ -196,13 +208,27 @@ impl Hub {
 
     /// A live view, if the message is not of another life.
     pub(crate) fn current(&mut self, view: u32, generation: u32) -> Option<&mut View> {
-        self.views.get_mut(view).filter(|v| v.generation == generation)
+        self.views
+            .get_mut(view)
+            .filter(|v| v.generation == generation)
     }
 
     /// The home has answered an attach: `waiters` are to be looked at again.
-    pub fn on_attached(&mut self, view: u32, generation: u32, lanes: LaneMask, top: u64, waiters: &mut Vec<Token>) {
-        let Some(view) = self.current(view, generation) else { return };
-        debug_assert!(view.attached == LaneMask::default() || view.top == top, "what follows an attach is gapless");
+    pub fn on_attached(
+        &mut self,
+        view: u32,
+        generation: u32,
+        lanes: LaneMask,
+        top: u64,
+        waiters: &mut Vec<Token>,
+    ) {
+        let Some(view) = self.current(view, generation) else {
+            return;
+        };
+        debug_assert!(
+            view.attached == LaneMask::default() || view.top == top,
+            "what follows an attach is gapless"
+        );
         view.attached = view.attached.with(lanes);
         view.top = top;
         waiters.extend(view.waiting.take().into_iter().flat_map(|w| *w));
@@ -227,7 +253,11 @@ impl Hub {
 
     /// Lanes of a view.
     pub fn lanes_of(&self, view: u32) -> impl Iterator<Item = u32> + '_ {
-        self.views[view].lanes.iter().copied().filter(|lane| *lane != NO_LANE)
+        self.views[view]
+            .lanes
+            .iter()
+            .copied()
+            .filter(|lane| *lane != NO_LANE)
     }
 
     /// Adds a member at the head of a lane. Returns lane and place.
@@ -249,7 +279,10 @@ impl Hub {
     ) -> (u32, u32) {
         let lane = self.lane(view, kind);
         self.lanes[lane].backfill_mut(backfill).readers += 1;
-        (lane, self.add(lane, Member::recovering(slot, sub, backfill, cursor)))
+        (
+            lane,
+            self.add(lane, Member::recovering(slot, sub, backfill, cursor)),
+        )
     }
 
     fn add(&mut self, lane: u32, member: Member) -> u32 {
@@ -274,7 +307,11 @@ impl Hub {
         if moved.backfill().is_none() {
             super::sweep::owe_after_move(lane, moved.cursor);
         }
-        Some(Moved { slot: moved.slot, sub: moved.sub(), member: place })
+        Some(Moved {
+            slot: moved.slot,
+            sub: moved.sub(),
+            member: place,
+        })
     }
 
     fn drop_log(&mut self, lane: u32) {
@@ -303,14 +340,19 @@ impl Hub {
         now_millis: u64,
     ) -> Appended {
         let stale_allowed = crate::planted!(GenerationNotChecked);
-        let Some(view) = self.views.get_mut(index).filter(|v| stale_allowed || v.generation == generation) else {
+        let Some(view) = self
+            .views
+            .get_mut(index)
+            .filter(|v| stale_allowed || v.generation == generation)
+        else {
             return Appended::Done;
         };
         if !sideband {
             if prev != view.top && !stale_allowed {
                 return Appended::Broken { view: index };
             }
-            debug_assert!(offset > prev || stale_allowed, "offsets increase");
+            // Equal: a publication that is not kept, so that nobody can ask for it again.
+            debug_assert!(offset >= prev || stale_allowed, "offsets never fall");
             view.top = offset;
         }
         let namespace = view.namespace;
@@ -350,7 +392,13 @@ impl Hub {
         let log = lane.log.get_or_insert_with(|| self.pool.take_log());
         lane.head = log.append(&mut self.pool, index, lane.head, frame, now_millis);
         let lag_millis = options.lag_time.as_millis() as u64;
-        log.enforce_lag(&mut self.pool, lane.head, u64::from(options.lag_bytes), now_millis, lag_millis);
+        log.enforce_lag(
+            &mut self.pool,
+            lane.head,
+            u64::from(options.lag_bytes),
+            now_millis,
+            lag_millis,
+        );
         if !lane.is_held {
             lane.is_held = true;
             self.held.push(index);
@@ -371,10 +419,21 @@ impl Hub {
     /// Evicts the shard's oldest chunks while its logs hold more than their budget.
     fn enforce_budget(&mut self) {
         while self.pool.bytes_in_use() > self.config.limits.log_bytes {
-            let Some(oldest) = self.pool.next_oldest() else { return };
-            let Some(lane) = self.lanes.get_mut(oldest.lane) else { continue };
-            let mut evicted = lane.log.as_mut().is_some_and(|log| log.evict(&mut self.pool, oldest.serial));
-            for backfill in lane.extras.iter_mut().flat_map(|e| e.backfills.iter_mut().flatten()) {
+            let Some(oldest) = self.pool.next_oldest() else {
+                return;
+            };
+            let Some(lane) = self.lanes.get_mut(oldest.lane) else {
+                continue;
+            };
+            let mut evicted = lane
+                .log
+                .as_mut()
+                .is_some_and(|log| log.evict(&mut self.pool, oldest.serial));
+            for backfill in lane
+                .extras
+                .iter_mut()
+                .flat_map(|e| e.backfills.iter_mut().flatten())
+            {
                 evicted |= backfill.evict(&mut self.pool, oldest.serial);
             }
             if evicted {
@@ -412,10 +471,16 @@ impl Hub {
             return Recovery::Lost;
         }
         for (number, backfill) in extras.backfills.iter_mut().enumerate() {
-            let Some(backfill) = backfill.as_mut().filter(|b| b.covers(offset)) else { continue };
+            let Some(backfill) = backfill.as_mut().filter(|b| b.covers(offset)) else {
+                continue;
+            };
             if let Start::Frame { start, end } = backfill.start(offset) {
                 backfill.used_millis = now_millis;
-                return Recovery::From { backfill: number as u16, start, end };
+                return Recovery::From {
+                    backfill: number as u16,
+                    start,
+                    end,
+                };
             }
         }
         if extras.not_json.is_some_and(|at| offset < at) {
@@ -440,15 +505,25 @@ impl Hub {
     /// Sends one fetch for each lane that wants one.
     pub fn send_fetches(&mut self, links: &mut Links) {
         while let Some(index) = self.to_fetch.pop() {
-            let Some(lane) = self.lanes.get_mut(index) else { continue };
-            let Some(extras) = &mut lane.extras else { continue };
-            let Some(from) = extras.wanted.take() else { continue };
+            let Some(lane) = self.lanes.get_mut(index) else {
+                continue;
+            };
+            let Some(extras) = &mut lane.extras else {
+                continue;
+            };
+            let Some(from) = extras.wanted.take() else {
+                continue;
+            };
             extras.fetching_from = Some(extras.fetching_from.map_or(from, |f| f.min(from)));
             let view = &self.views[lane.view];
             let batch = links.to(self.keys.home(view.hash));
             let name = put(batch, view.name.as_bytes());
             batch.messages.push(Message::Fetch {
-                channel: ChannelRef { hash: view.hash, name, namespace: view.namespace },
+                channel: ChannelRef {
+                    hash: view.hash,
+                    name,
+                    namespace: view.namespace,
+                },
                 view: lane.view,
                 generation: view.generation,
                 encoding: lane.kind.encoding,
@@ -466,11 +541,22 @@ impl Hub {
         waiters: &mut Vec<Token>,
         ready: &mut Vec<u32>,
     ) {
-        let Some(view) = self.current(piece.view, piece.generation) else { return };
+        let Some(view) = self.current(piece.view, piece.generation) else {
+            return;
+        };
         waiters.extend(view.waiting.take().into_iter().flat_map(|w| *w));
-        debug_assert!(!piece.complete || piece.upto == view.top, "the home is ahead of what it has sent");
+        debug_assert!(
+            !piece.complete || piece.upto == view.top,
+            "the home is ahead of what it has sent"
+        );
         let namespace = view.namespace;
-        let index = self.lane(piece.view, LaneKind { encoding: piece.encoding, sideband: false });
+        let index = self.lane(
+            piece.view,
+            LaneKind {
+                encoding: piece.encoding,
+                sideband: false,
+            },
+        );
         let lane = &mut self.lanes[index];
         // Without readers the lane's log does not follow the channel, so there is no place where this piece joins it.
         let joined = (piece.complete && !lane.members.is_empty()).then_some(lane.head);
@@ -488,7 +574,11 @@ impl Hub {
                 backfill.used_millis = now_millis;
             }
         }
-        let covered = extras.backfills.iter().flatten().any(|b| b.covers(piece.from) && b.upto >= piece.upto);
+        let covered = extras
+            .backfills
+            .iter()
+            .flatten()
+            .any(|b| b.covers(piece.from) && b.upto >= piece.upto);
         if !covered && !piece.frames.is_empty() {
             let mut backfill = Backfill::new(piece.from, now_millis);
             piece.push_into(&mut backfill, &mut self.pool, index, now_millis);
@@ -520,7 +610,9 @@ impl Hub {
         let lane = &mut self.lanes[index];
         let base = lane.base();
         let member = lane.members[place as usize];
-        let Some(number) = member.backfill() else { return true };
+        let Some(number) = member.backfill() else {
+            return true;
+        };
         let backfill = lane.backfill_mut(number);
         if let Some(position) = backfill.joined.filter(|position| *position >= base) {
             backfill.readers -= 1;
@@ -556,24 +648,42 @@ impl Hub {
                 break;
             }
             self.idle.pop_front();
-            let still_idle = self.current(index, generation).is_some_and(|v| v.subscriptions == 0);
+            let still_idle = self
+                .current(index, generation)
+                .is_some_and(|v| v.subscriptions == 0);
             // A view that came back and went idle again stands further behind in the queue, too.
-            if still_idle && !self.idle.iter().any(|(i, g, _)| (*i, *g) == (index, generation)) {
+            if still_idle
+                && !self
+                    .idle
+                    .iter()
+                    .any(|(i, g, _)| (*i, *g) == (index, generation))
+            {
                 self.detach(index, links);
             }
         }
     }
 
     fn housekeep_lane(&mut self, index: u32, now_millis: u64) -> bool {
-        let Some(lane) = self.lanes.get_mut(index) else { return false };
-        let options = &self.config.channels.namespaces[usize::from(self.views[lane.view].namespace)].1;
+        let Some(lane) = self.lanes.get_mut(index) else {
+            return false;
+        };
+        let options =
+            &self.config.channels.namespaces[usize::from(self.views[lane.view].namespace)].1;
         let lag_millis = options.lag_time.as_millis() as u64;
         if let Some(log) = &mut lane.log {
-            log.enforce_lag(&mut self.pool, lane.head, u64::from(options.lag_bytes), now_millis, lag_millis);
+            log.enforce_lag(
+                &mut self.pool,
+                lane.head,
+                u64::from(options.lag_bytes),
+                now_millis,
+                lag_millis,
+            );
         }
         if let Some(extras) = &mut lane.extras {
             for slot in &mut extras.backfills {
-                if slot.as_ref().is_some_and(|b| b.readers == 0 && b.used_millis + KEEP_MILLIS <= now_millis)
+                if slot
+                    .as_ref()
+                    .is_some_and(|b| b.readers == 0 && b.used_millis + KEEP_MILLIS <= now_millis)
                     && let Some(mut backfill) = slot.take()
                 {
                     backfill.log.clear(&mut self.pool);
@@ -588,7 +698,10 @@ impl Hub {
             self.owe_lap(index);
             return true;
         }
-        let keeps_backfill = lane.extras.as_ref().is_some_and(|e| !e.backfills.is_empty());
+        let keeps_backfill = lane
+            .extras
+            .as_ref()
+            .is_some_and(|e| !e.backfills.is_empty());
         if !keeps_backfill {
             lane.is_held = false;
         }
@@ -596,28 +709,43 @@ impl Hub {
     }
 
     fn detach(&mut self, index: u32, links: &mut Links) {
-        let view = self.views.remove(index);
+        let Some(view) = self.views.remove(index) else {
+            return;
+        };
         if let Ok(entry) = self.table.find_entry(view.hash, |i| *i == index) {
             entry.remove();
         }
         for lane in view.lanes.into_iter().filter(|lane| *lane != NO_LANE) {
-            debug_assert!(self.lanes[lane].members.is_empty(), "a detached view has no members");
+            debug_assert!(
+                self.lanes[lane].members.is_empty(),
+                "a detached view has no members"
+            );
             self.drop_log(lane);
             let mut lane = self.lanes.remove(lane);
-            for backfill in lane.extras.iter_mut().flat_map(|e| e.backfills.iter_mut().flatten()) {
+            for backfill in lane
+                .iter_mut()
+                .flat_map(|l| l.extras.iter_mut())
+                .flat_map(|e| e.backfills.iter_mut().flatten())
+            {
                 backfill.log.clear(&mut self.pool);
             }
         }
-        links.to(self.keys.home(view.hash)).messages.push(Message::Detach {
-            name: view.name,
-            hash: view.hash,
-            generation: view.generation,
-        });
+        links
+            .to(self.keys.home(view.hash))
+            .messages
+            .push(Message::Detach {
+                name: view.name,
+                hash: view.hash,
+                generation: view.generation,
+            });
     }
 
     /// Names and members of the channels that have any, for the server API.
     pub fn channels(&self) -> impl Iterator<Item = (Arc<str>, u32)> + '_ {
-        self.views.iter().filter(|(_, v)| v.subscriptions > 0).map(|(_, v)| (v.name.clone(), v.subscriptions))
+        self.views
+            .iter()
+            .filter(|(_, v)| v.subscriptions > 0)
+            .map(|(_, v)| (v.name.clone(), v.subscriptions))
     }
 
     /// Whether a sweep has work, so that the shard should not wait.

@@ -9,7 +9,6 @@
 mod pool;
 
 use crate::protocol::websocket::frame_len;
-pub(crate) use pool::ChunkName;
 pub use pool::{CHUNK_MAX, CHUNK_MIN, Pool};
 use std::collections::VecDeque;
 
@@ -34,7 +33,13 @@ pub(crate) struct Sweep {
 impl Sweep {
     /// Nothing seen, nothing owed.
     pub(crate) fn fresh() -> Self {
-        Self { hand: 0, owed: 0, passed: u64::MAX, stuck: u64::MAX, stuck_before: u64::MAX }
+        Self {
+            hand: 0,
+            owed: 0,
+            passed: u64::MAX,
+            stuck: u64::MAX,
+            stuck_before: u64::MAX,
+        }
     }
 }
 
@@ -69,15 +74,30 @@ pub struct Log {
 
 impl Log {
     /// Appends one whole frame at position `head`, and returns the new head.
-    pub fn append(&mut self, pool: &mut Pool, lane: u32, head: u64, frame: &[u8], now_millis: u64) -> u64 {
-        debug_assert_eq!(frame_len(frame), Some(frame.len()), "a log holds whole frames");
+    pub fn append(
+        &mut self,
+        pool: &mut Pool,
+        lane: u32,
+        head: u64,
+        frame: &[u8],
+        now_millis: u64,
+    ) -> u64 {
+        debug_assert_eq!(
+            frame_len(frame),
+            Some(frame.len()),
+            "a log holds whole frames"
+        );
         let fits = self.chunks.back().is_some_and(|c| {
             debug_assert_eq!(c.end(), head);
-            c.bytes.len() - c.used as usize >= frame.len() && now_millis < c.born_millis + CHUNK_SPAN_MILLIS
+            c.bytes.len() - c.used as usize >= frame.len()
+                && now_millis < c.born_millis + CHUNK_SPAN_MILLIS
         });
         if !fits {
             // Double the chunk with each one that fills up, so that a quiet channel holds 512 B and a hot one 64 KiB.
-            let wanted = self.chunks.back().map_or(CHUNK_MIN, |c| (c.bytes.len() * 2).min(CHUNK_MAX));
+            let wanted = self
+                .chunks
+                .back()
+                .map_or(CHUNK_MIN, |c| (c.bytes.len() * 2).min(CHUNK_MAX));
             let (bytes, serial) = pool.take_chunk(lane, wanted.max(frame.len()));
             self.chunks.push_back(Chunk {
                 start: head,
@@ -138,7 +158,10 @@ impl Log {
 
     fn chunk_at(&self, position: u64) -> &Chunk {
         // The newest chunk is nearly always the one.
-        let last = self.chunks.back().expect("a cursor below the head implies bytes");
+        let last = self
+            .chunks
+            .back()
+            .expect("a cursor below the head implies bytes");
         if position >= last.start {
             return last;
         }
@@ -216,13 +239,18 @@ impl Log {
 
     /// Drops chunks that are further than `lag_bytes` behind the head or whose newest frame is older than `lag_millis`.
     /// Returns whether any went.
-    pub(crate) fn enforce_lag(&mut self, pool: &mut Pool, head: u64, lag_bytes: u64, now: u64, lag_millis: u64) -> bool {
+    pub(crate) fn enforce_lag(
+        &mut self,
+        pool: &mut Pool,
+        head: u64,
+        lag_bytes: u64,
+        now: u64,
+        lag_millis: u64,
+    ) -> bool {
         let before = self.chunks.len();
-        while self
-            .chunks
-            .front()
-            .is_some_and(|c| head - c.end() >= lag_bytes || now.saturating_sub(c.last_millis) > lag_millis)
-        {
+        while self.chunks.front().is_some_and(|c| {
+            head - c.end() >= lag_bytes || now.saturating_sub(c.last_millis) > lag_millis
+        }) {
             self.drop_front(pool);
         }
         self.chunks.len() != before
@@ -239,7 +267,9 @@ impl Log {
 
     /// Whether the named chunk is held.
     pub(crate) fn holds(&self, serial: u64) -> bool {
-        self.chunks.binary_search_by_key(&serial, |c| c.serial).is_ok()
+        self.chunks
+            .binary_search_by_key(&serial, |c| c.serial)
+            .is_ok()
     }
 
     fn drop_front(&mut self, pool: &mut Pool) {
@@ -268,7 +298,8 @@ mod tests {
     }
 
     fn filled(sizes: &[usize]) -> (Pool, Log, u64, Vec<u64>) {
-        let (mut pool, mut log, mut head, mut ends) = (Pool::default(), Log::default(), 0, Vec::new());
+        let (mut pool, mut log, mut head, mut ends) =
+            (Pool::default(), Log::default(), 0, Vec::new());
         for size in sizes {
             head = log.append(&mut pool, 0, head, &frame(*size), 1);
             ends.push(head);
@@ -299,7 +330,11 @@ mod tests {
     fn a_cut_is_followed_to_the_end_of_its_frame() {
         let (_pool, log, head, ends) = filled(&[100; 30]);
         for cut in 0..=head {
-            let expected = if cut == 0 { 0 } else { *ends.iter().find(|e| **e >= cut).unwrap() };
+            let expected = if cut == 0 {
+                0
+            } else {
+                *ends.iter().find(|e| **e >= cut).unwrap()
+            };
             assert_eq!(log.boundary_at_or_after(0, cut), expected, "cut {cut}");
         }
     }

@@ -36,8 +36,9 @@ pub struct Pool {
 }
 
 fn class_of(capacity: usize) -> Option<usize> {
-    (capacity <= CHUNK_MAX)
-        .then(|| (capacity.max(CHUNK_MIN).next_power_of_two() / CHUNK_MIN).trailing_zeros() as usize)
+    (capacity <= CHUNK_MAX).then(|| {
+        (capacity.max(CHUNK_MIN).next_power_of_two() / CHUNK_MIN).trailing_zeros() as usize
+    })
 }
 
 impl Pool {
@@ -71,15 +72,18 @@ impl Pool {
 
     pub(crate) fn take_chunk(&mut self, lane: u32, wanted: usize) -> (Box<[u8]>, u64) {
         let bytes = match class_of(wanted) {
-            Some(class) => {
-                self.free[class].pop().unwrap_or_else(|| vec![0; CHUNK_MIN << class].into_boxed_slice())
-            }
+            Some(class) => self.free[class]
+                .pop()
+                .unwrap_or_else(|| vec![0; CHUNK_MIN << class].into_boxed_slice()),
             None => vec![0; wanted].into_boxed_slice(),
         };
         self.in_use += bytes.len() as u64;
         self.chunks_in_use += 1;
         self.serial += 1;
-        self.order.push_back(ChunkName { lane, serial: self.serial });
+        self.order.push_back(ChunkName {
+            lane,
+            serial: self.serial,
+        });
         (bytes, self.serial)
     }
 

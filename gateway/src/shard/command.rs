@@ -3,7 +3,9 @@
 use super::Core;
 use crate::connection::{Flags, Phase, TICKETS_MAX};
 use crate::ids::Token;
-use crate::protocol::centrifuge::{Command, Method, reply_ping, reply_refresh, reply_sub_refresh, RefreshResult};
+use crate::protocol::centrifuge::{
+    Command, Method, RefreshResult, reply_ping, reply_refresh, reply_sub_refresh,
+};
 use crate::protocol::codes::{Disconnect, ReplyError};
 use crate::protocol::token::TokenError;
 use crate::shard::timers::Timer;
@@ -12,7 +14,9 @@ impl Core {
     /// Handles one command. `false`: ignore the rest of the message.
     pub(super) fn command(&mut self, token: Token, command: &Command<'_>) -> bool {
         let queue_max = self.config.client.queue_max_size as usize;
-        let Some(conn) = self.conn(token) else { return false };
+        let Some(conn) = self.conn(token) else {
+            return false;
+        };
         let (phase, is_connecting) = (conn.phase, conn.identity.is_some());
         let id = command.id;
         if let Method::Pong = command.method {
@@ -40,10 +44,15 @@ impl Core {
         if id == 0 && !matches!(command.method, Method::Send { .. }) {
             return self.mistaken(token);
         }
-        let waiting = self.conn(token).and_then(|c| c.pending.as_ref()).map_or(0, |p| p.len());
+        let waiting = self
+            .conn(token)
+            .and_then(|c| c.pending.as_ref())
+            .map_or(0, |p| p.len());
         let slot = token.slot;
         // Unsubscribing is never refused: an SDK would drop the connection.
-        if waiting >= TICKETS_MAX && !matches!(command.method, Method::Unsubscribe(_) | Method::Send { .. }) {
+        if waiting >= TICKETS_MAX
+            && !matches!(command.method, Method::Unsubscribe(_) | Method::Send { .. })
+        {
             self.refuse(slot, id, ReplyError::TOO_MANY_REQUESTS);
             return true;
         }
@@ -61,7 +70,9 @@ impl Core {
             Method::SubRefresh(request) if request.is_unavailable() => {
                 self.refuse(slot, id, ReplyError::NOT_AVAILABLE);
             }
-            Method::SubRefresh(request) => self.sub_refresh(token, id, &request.channel, &request.token),
+            Method::SubRefresh(request) => {
+                self.sub_refresh(token, id, &request.channel, &request.token)
+            }
             Method::Unknown => self.refuse(slot, id, ReplyError::METHOD_NOT_FOUND),
             Method::Pong | Method::Connect(_) => {}
         }
@@ -80,17 +91,19 @@ impl Core {
             Err(TokenError::Expired) => return self.close(token, Disconnect::EXPIRED),
             Err(TokenError::Invalid(_)) => return self.close(token, Disconnect::INVALID_TOKEN),
         };
-        let Some(identity) = self.conn(token).and_then(|c| c.identity.as_mut()) else { return };
+        let Some(identity) = self.conn(token).and_then(|c| c.identity.as_mut()) else {
+            return;
+        };
         if *identity.user != *claims.user {
             return self.close(token, Disconnect::INVALID_TOKEN);
         }
         identity.expire_at = claims.expire_at.unwrap_or(0);
         identity.conn_info = claims.info.into();
-        let client = identity.client;
+        let client = identity.client.text();
         let ttl = self.arm_expiry(token, claims.expire_at, Timer::Expiry);
         self.reply(token.slot, |out, encoding| {
             let result = RefreshResult {
-                client: client.text().as_str(),
+                client: client.as_str(),
                 version: super::connect::VERSION,
                 expires: ttl.is_some(),
                 ttl: ttl.unwrap_or(0),
@@ -106,8 +119,12 @@ impl Core {
         let seconds = self.now.unix_seconds();
         let claims = match self.tokens.subscription().verify_subscription(jwt, seconds) {
             Ok(claims) => claims,
-            Err(TokenError::Expired) => return self.refuse(token.slot, id, ReplyError::TOKEN_EXPIRED),
-            Err(TokenError::Invalid(_)) => return self.refuse(token.slot, id, ReplyError::PERMISSION_DENIED),
+            Err(TokenError::Expired) => {
+                return self.refuse(token.slot, id, ReplyError::TOKEN_EXPIRED);
+            }
+            Err(TokenError::Invalid(_)) => {
+                return self.refuse(token.slot, id, ReplyError::PERMISSION_DENIED);
+            }
         };
         if !self.is_for(token, channel, &claims) {
             return self.close(token, Disconnect::INVALID_TOKEN);
@@ -115,6 +132,8 @@ impl Core {
         let info = claims.info.into_boxed_slice();
         self.set_extra(token, view, info, claims.expire_at.unwrap_or(0));
         let ttl = self.arm_expiry(token, claims.expire_at, Timer::SubscriptionExpiry(view));
-        self.reply(token.slot, |out, encoding| reply_sub_refresh(out, encoding, id, ttl));
+        self.reply(token.slot, |out, encoding| {
+            reply_sub_refresh(out, encoding, id, ttl)
+        });
     }
 }

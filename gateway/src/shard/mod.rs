@@ -22,7 +22,7 @@ mod tokens;
 
 use crate::config::Config;
 use crate::connection::{Connection, Pending, Private};
-use crate::heartbeat::Heartbeat;
+use crate::heartbeat::{Beat, Heartbeat};
 use crate::hub::home::Homes;
 use crate::hub::links::Links;
 use crate::hub::sweep::{Findings, Gather, SlotSet};
@@ -133,6 +133,10 @@ pub(crate) struct Core {
     findings: Findings,
     plan: Plan,
     short: Vec<Short>,
+    /// Reused for frames that are rendered before it is known where they go.
+    frame: Vec<u8>,
+    beats: Vec<Beat>,
+    stalled: Vec<u32>,
     spare_private: Vec<Box<Private>>,
     spare_pending: Vec<Box<Pending>>,
     stats: ShardStats,
@@ -145,7 +149,16 @@ pub(crate) struct Core {
 impl<R: Reactor> Shard<R> {
     /// A shard that has nothing to do yet.
     pub fn new(setup: Setup<R>) -> Self {
-        let Setup { id, config, reactor, links, sleeper, keys, seed, epoch } = setup;
+        let Setup {
+            id,
+            config,
+            reactor,
+            links,
+            sleeper,
+            keys,
+            seed,
+            epoch,
+        } = setup;
         let slots = reactor.slots();
         let heartbeat = Heartbeat::new(
             config.client.ping_interval.as_millis() as u64,
@@ -178,6 +191,9 @@ impl<R: Reactor> Shard<R> {
             findings: Findings::default(),
             plan: Plan::default(),
             short: Vec::new(),
+            frame: Vec::new(),
+            beats: Vec::new(),
+            stalled: Vec::new(),
             spare_private: Vec::new(),
             spare_pending: Vec::new(),
             stats: ShardStats::default(),
@@ -187,7 +203,12 @@ impl<R: Reactor> Shard<R> {
             links,
             config,
         };
-        Self { reactor, core, sleeper, events: Vec::with_capacity(1024) }
+        Self {
+            reactor,
+            core,
+            sleeper,
+            events: Vec::with_capacity(1024),
+        }
     }
 
     /// One turn: look outside, handle what came, send one slice.
@@ -218,7 +239,11 @@ impl<R: Reactor> Shard<R> {
         self.answer_asks();
         self.core.is_behind = self.core.links.publish(self.core.now.millis);
         self.core.stats.ticks += 1;
-        Ok(if self.core.is_stopped { Turn::Stopped } else { Turn::Running })
+        Ok(if self.core.is_stopped {
+            Turn::Stopped
+        } else {
+            Turn::Running
+        })
     }
 
     /// Runs until told to stop. `watch` is called once a turn with the time spent working in the one before.
@@ -305,13 +330,18 @@ pub struct Footprint {
 
 impl Core {
     fn token(&self, slot: u32) -> Token {
-        Token { slot, generation: self.generations[slot as usize] }
+        Token {
+            slot,
+            generation: self.generations[slot as usize],
+        }
     }
 
     /// The connection of a token, unless that life is over.
     fn conn(&mut self, token: Token) -> Option<&mut Connection> {
         let stale_allowed = crate::planted!(GenerationNotChecked);
-        self.conns.get_mut(token.slot).filter(|c| stale_allowed || c.generation == token.generation)
+        self.conns
+            .get_mut(token.slot)
+            .filter(|c| stale_allowed || c.generation == token.generation)
     }
 
     /// How long the reactor may wait.
@@ -324,12 +354,18 @@ impl Core {
         }
         let mut wait = PATIENCE_MAX;
         let mut until = |millis: u64| {
-            wait = wait.min(Duration::from_millis(millis.saturating_sub(self.now.millis)));
+            wait = wait.min(Duration::from_millis(
+                millis.saturating_sub(self.now.millis),
+            ));
         };
         if let Some(deadline) = self.timers.next() {
             until(deadline);
         }
-        let beats = if self.conns.is_empty() { 0 } else { self.conns.slots() };
+        let beats = if self.conns.is_empty() {
+            0
+        } else {
+            self.conns.slots()
+        };
         if let Some(deadline) = self.heartbeat.next_deadline(beats) {
             until(deadline);
         }
@@ -381,29 +417,58 @@ impl Core {
         for (slot, conn) in self.conns.iter() {
             let is_blocked = self.blocked.contains(slot);
             let waits = conn.private.as_ref().is_some_and(|p| !p.is_empty());
-            assert!(!waits || is_blocked || self.is_ready.contains(slot), "slot {slot}: private bytes that nobody will send");
-            assert_eq!(is_blocked, conn.blocked_since > 0, "slot {slot}: blocked since");
+            assert!(
+                !waits || is_blocked || self.is_ready.contains(slot),
+                "slot {slot}: private bytes that nobody will send"
+            );
+            assert!(
+                !is_blocked || conn.blocked_since > 0,
+                "slot {slot}: blocked since"
+            );
             for (at, sub) in conn.subs.iter().enumerate() {
                 let lane = &self.hub.lanes[sub.lane];
                 let member = &lane.members[sub.place() as usize];
-                assert_eq!((member.slot, member.sub()), (slot, at as u32), "slot {slot}: member and subscription disagree");
+                assert_eq!(
+                    (member.slot, member.sub()),
+                    (slot, at as u32),
+                    "slot {slot}: member and subscription disagree"
+                );
                 if member.backfill().is_none() {
-                    assert!(member.cursor <= lane.head, "slot {slot}: a cursor beyond the head");
+                    assert!(
+                        member.cursor <= lane.head,
+                        "slot {slot}: a cursor beyond the head"
+                    );
                     let is_behind = member.cursor < lane.head;
                     let will_be_seen = lane.is_dirty || is_blocked || self.is_ready.contains(slot);
-                    assert!(!is_behind || will_be_seen, "slot {slot}: behind, and no sweep will come");
+                    assert!(
+                        !is_behind || will_be_seen,
+                        "slot {slot}: behind, and no sweep will come"
+                    );
                 }
             }
         }
         for (index, lane) in self.hub.lanes.iter() {
-            assert!(!lane.is_dirty || self.hub.dirty.contains(&index), "lane {index}: dirty and not queued");
+            assert!(
+                !lane.is_dirty || self.hub.dirty.contains(&index),
+                "lane {index}: dirty and not queued"
+            );
             for (place, member) in lane.members.iter().enumerate() {
-                let conn = self.conns.get(member.slot).expect("a member's connection is open");
+                let conn = self
+                    .conns
+                    .get(member.slot)
+                    .expect("a member's connection is open");
                 let sub = &conn.subs[member.sub() as usize];
-                assert_eq!((sub.lane, sub.place()), (index, place as u32), "lane {index}: member and subscription disagree");
+                assert_eq!(
+                    (sub.lane, sub.place()),
+                    (index, place as u32),
+                    "lane {index}: member and subscription disagree"
+                );
             }
         }
         let budget = self.config.limits.log_bytes + crate::log::CHUNK_MAX as u64;
-        assert!(self.hub.pool.bytes_in_use() <= budget.max(2 * 1024 * 1024), "logs hold more than their budget");
+        assert!(
+            self.hub.pool.bytes_in_use() <= budget.max(2 * 1024 * 1024),
+            "logs hold more than their budget"
+        );
     }
 }

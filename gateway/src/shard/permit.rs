@@ -18,19 +18,35 @@ impl Who<'_> {
     }
 
     pub(super) fn may_subscribe(&self, o: &ChannelOptions) -> bool {
-        self.allowed(o.allow_subscribe_for_client, false, o.allow_subscribe_for_anonymous)
+        self.allowed(
+            o.allow_subscribe_for_client,
+            false,
+            o.allow_subscribe_for_anonymous,
+        )
     }
 
     pub(super) fn may_publish(&self, o: &ChannelOptions) -> bool {
-        self.allowed(o.allow_publish_for_client, o.allow_publish_for_subscriber, o.allow_publish_for_anonymous)
+        self.allowed(
+            o.allow_publish_for_client,
+            o.allow_publish_for_subscriber,
+            o.allow_publish_for_anonymous,
+        )
     }
 
     pub(super) fn may_see_presence(&self, o: &ChannelOptions) -> bool {
-        self.allowed(o.allow_presence_for_client, o.allow_presence_for_subscriber, o.allow_presence_for_anonymous)
+        self.allowed(
+            o.allow_presence_for_client,
+            o.allow_presence_for_subscriber,
+            o.allow_presence_for_anonymous,
+        )
     }
 
     pub(super) fn may_read_history(&self, o: &ChannelOptions) -> bool {
-        self.allowed(o.allow_history_for_client, o.allow_history_for_subscriber, o.allow_history_for_anonymous)
+        self.allowed(
+            o.allow_history_for_client,
+            o.allow_history_for_subscriber,
+            o.allow_history_for_anonymous,
+        )
     }
 }
 
@@ -53,14 +69,23 @@ pub(super) struct Wish {
 }
 
 /// Forced by the namespace or the token, or asked for and allowed.
-pub(super) fn grant(o: &ChannelOptions, over: &OptionOverrides, wish: Wish, may_see_presence: bool) -> Granted {
+pub(super) fn grant(
+    o: &ChannelOptions,
+    over: &OptionOverrides,
+    wish: Wish,
+    may_see_presence: bool,
+) -> Granted {
     let force_recovery = over.force_recovery.unwrap_or(o.force_recovery);
     let force_positioning = over.force_positioning.unwrap_or(o.force_positioning);
     let recoverable = o.has_history() && (force_recovery || (wish.recoverable && o.allow_recovery));
     let positioned = o.has_history()
-        && (recoverable || force_positioning || (wish.positioned && (o.allow_positioning || o.allow_recovery)));
+        && (recoverable
+            || force_positioning
+            || (wish.positioned && (o.allow_positioning || o.allow_recovery)));
     let has_join_leave = over.join_leave.unwrap_or(o.join_leave);
-    let force_push = over.force_push_join_leave.unwrap_or(o.force_push_join_leave);
+    let force_push = over
+        .force_push_join_leave
+        .unwrap_or(o.force_push_join_leave);
     Granted {
         positioned,
         recoverable,
@@ -75,20 +100,42 @@ mod tests {
     use std::time::Duration;
 
     fn options() -> ChannelOptions {
-        ChannelOptions { history_size: 10, history_ttl: Duration::from_secs(60), ..ChannelOptions::default() }
+        ChannelOptions {
+            history_size: 10,
+            history_ttl: Duration::from_secs(60),
+            ..ChannelOptions::default()
+        }
     }
 
-    const ALL: Wish = Wish { positioned: true, recoverable: true, join_leave: true };
+    const ALL: Wish = Wish {
+        positioned: true,
+        recoverable: true,
+        join_leave: true,
+    };
 
     #[test]
     fn nothing_is_granted_that_is_neither_allowed_nor_forced() {
-        assert_eq!(grant(&options(), &OptionOverrides::default(), ALL, true), Granted::default());
+        assert_eq!(
+            grant(&options(), &OptionOverrides::default(), ALL, true),
+            Granted::default()
+        );
     }
 
     #[test]
     fn recovery_implies_a_position_and_needs_history() {
-        let mut o = ChannelOptions { allow_recovery: true, ..options() };
-        let granted = grant(&o, &OptionOverrides::default(), Wish { recoverable: true, ..Wish::default() }, false);
+        let mut o = ChannelOptions {
+            allow_recovery: true,
+            ..options()
+        };
+        let granted = grant(
+            &o,
+            &OptionOverrides::default(),
+            Wish {
+                recoverable: true,
+                ..Wish::default()
+            },
+            false,
+        );
         assert!(granted.recoverable && granted.positioned);
         o.history_size = 0;
         assert!(!grant(&o, &OptionOverrides::default(), ALL, true).positioned);
@@ -96,16 +143,28 @@ mod tests {
 
     #[test]
     fn a_token_can_force_and_forbid() {
-        let over = OptionOverrides { force_recovery: Some(true), ..OptionOverrides::default() };
+        let over = OptionOverrides {
+            force_recovery: Some(true),
+            ..OptionOverrides::default()
+        };
         assert!(grant(&options(), &over, Wish::default(), false).recoverable);
-        let o = ChannelOptions { force_recovery: true, ..options() };
-        let over = OptionOverrides { force_recovery: Some(false), ..OptionOverrides::default() };
+        let o = ChannelOptions {
+            force_recovery: true,
+            ..options()
+        };
+        let over = OptionOverrides {
+            force_recovery: Some(false),
+            ..OptionOverrides::default()
+        };
         assert!(!grant(&o, &over, Wish::default(), false).recoverable);
     }
 
     #[test]
     fn joins_are_seen_by_who_may_see_presence_or_is_forced_to() {
-        let mut o = ChannelOptions { join_leave: true, ..options() };
+        let mut o = ChannelOptions {
+            join_leave: true,
+            ..options()
+        };
         assert!(!grant(&o, &OptionOverrides::default(), ALL, false).join_leave);
         assert!(grant(&o, &OptionOverrides::default(), ALL, true).join_leave);
         o.force_push_join_leave = true;

@@ -6,8 +6,8 @@ use crate::ids::Token;
 use crate::protocol::centrifuge::{Commands, Encoding};
 use crate::protocol::codes::Disconnect;
 use crate::protocol::http::{
-    Refusal, SUBPROTOCOL_JSON, SUBPROTOCOL_PROTOBUF, UpgradeRequest, origin_allowed, parse_upgrade_at, query_has,
-    write_refusal, write_switching,
+    Refusal, SUBPROTOCOL_JSON, SUBPROTOCOL_PROTOBUF, UpgradeRequest, origin_allowed,
+    parse_upgrade_at, query_has, write_refusal, write_switching,
 };
 use crate::protocol::websocket::{Limits, Message, Opcode, write_frame};
 use crate::reactor::CloseHow;
@@ -19,7 +19,10 @@ const PATH: &str = "/connection/websocket";
 const ECHO_PATH: &str = "/echo";
 const HANDSHAKE_MILLIS: u64 = 10_000;
 /// Enough for conformance suites on `/echo`: bytes of a message, and its fragments.
-const ECHO_LIMITS: Limits = Limits { message_bytes: 16 << 20, fragments: 65_537 };
+const ECHO_LIMITS: Limits = Limits {
+    message_bytes: 16 << 20,
+    fragments: 65_537,
+};
 /// Most fragments of a client's message.
 const FRAGMENTS_MAX: u32 = 1024;
 /// Echoes that may wait; a peer that sends on without reading is closed.
@@ -30,11 +33,14 @@ impl Core {
         let generation = &mut self.generations[slot as usize];
         *generation = generation.wrapping_add(1);
         let token = self.token(slot);
-        let old = self.conns.insert_at(slot, Connection::new(token.generation));
+        let old = self
+            .conns
+            .insert_at(slot, Connection::new(token.generation));
         debug_assert!(old.is_none(), "a slot is free before it is accepted into");
         self.stats.opened += 1;
         self.asks.push(Ask::Open(token));
-        self.timers.set(self.now.millis + HANDSHAKE_MILLIS, token, Timer::Handshake);
+        self.timers
+            .set(self.now.millis + HANDSHAKE_MILLIS, token, Timer::Handshake);
     }
 
     pub(super) fn slot_closed(&mut self, slot: u32) {
@@ -120,11 +126,16 @@ impl Core {
 
     fn admit(&mut self, request: &UpgradeRequest<'_>) -> Result<(), Refusal> {
         let origins = &self.config.client.allowed_origins;
-        if request.origin.is_some_and(|origin| !origin_allowed(origin, Some(request.host), origins)) {
+        if request
+            .origin
+            .is_some_and(|origin| !origin_allowed(origin, Some(request.host), origins))
+        {
             return Err(Refusal::Forbidden);
         }
         if self.open >= self.connections_max() || self.drain.is_on() {
-            return Err(Refusal::Busy { retry_after_seconds: 1 + rand::RngExt::random_range(&mut self.rng, 0..5) });
+            return Err(Refusal::Busy {
+                retry_after_seconds: 1 + rand::RngExt::random_range(&mut self.rng, 0..5),
+            });
         }
         Ok(())
     }
@@ -149,7 +160,8 @@ impl Core {
 
     fn greet(&mut self, token: Token, request: &UpgradeRequest<'_>) {
         let is_echo = request.path == ECHO_PATH;
-        let by_query = query_has(request.query, "format", "protobuf") || query_has(request.query, "cf_protocol", "protobuf");
+        let by_query = query_has(request.query, "format", "protobuf")
+            || query_has(request.query, "cf_protocol", "protobuf");
         let (encoding, subprotocol) = match (request.offers_protobuf, request.offers_json) {
             (true, _) => (Encoding::Protobuf, Some(SUBPROTOCOL_PROTOBUF)),
             (false, true) => (Encoding::Json, Some(SUBPROTOCOL_JSON)),
@@ -158,7 +170,9 @@ impl Core {
         };
         let frame_pings = query_has(request.query, "cf_ws_frame_ping_pong", "true");
         self.open += 1;
-        self.say(token.slot, |out, _| write_switching(out, request.key, subprotocol.filter(|_| !is_echo)));
+        self.say(token.slot, |out, _| {
+            write_switching(out, request.key, subprotocol.filter(|_| !is_echo))
+        });
         let stale = self.now.millis + self.config.client.stale_close_delay.as_millis() as u64;
         let Some(conn) = self.conn(token) else { return };
         conn.encoding = encoding;
@@ -177,7 +191,11 @@ impl Core {
             fragments: FRAGMENTS_MAX,
         };
         let Some(conn) = self.conn(token) else { return };
-        let limits = if conn.phase == Phase::Echo { ECHO_LIMITS } else { limits };
+        let limits = if conn.phase == Phase::Echo {
+            ECHO_LIMITS
+        } else {
+            limits
+        };
         // The decoder lends what it has decoded, so it is taken out while commands are worked on.
         let mut decoder = std::mem::take(&mut conn.decoder);
         let mut is_over = false;
@@ -203,7 +221,9 @@ impl Core {
 
     /// Handles one message. `false`: this was the last that matters.
     fn message(&mut self, token: Token, message: &Message<'_>) -> bool {
-        let Some(conn) = self.conn(token) else { return false };
+        let Some(conn) = self.conn(token) else {
+            return false;
+        };
         if conn.phase == Phase::Closing {
             if matches!(message, Message::Close { .. }) {
                 self.peer_closed(token);
@@ -238,13 +258,19 @@ impl Core {
     }
 
     fn data(&mut self, token: Token, payload: &[u8], is_text: bool) -> bool {
-        let Some(conn) = self.conn(token) else { return false };
+        let Some(conn) = self.conn(token) else {
+            return false;
+        };
         if conn.phase == Phase::Echo {
             if conn.private_bytes() > ECHO_QUEUE_MAX {
                 self.close(token, Disconnect::SLOW);
                 return false;
             }
-            let opcode = if is_text { Opcode::Text } else { Opcode::Binary };
+            let opcode = if is_text {
+                Opcode::Text
+            } else {
+                Opcode::Binary
+            };
             self.say(token.slot, |out, _| write_frame(out, opcode, payload));
             return true;
         }

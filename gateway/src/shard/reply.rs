@@ -14,9 +14,13 @@ const SPARES_MAX: usize = 1024;
 impl Core {
     /// Appends whole frames to what waits for a connection, and sees that they are sent.
     pub(super) fn say(&mut self, slot: u32, write: impl FnOnce(&mut Vec<u8>, Encoding)) {
-        let Some(conn) = self.conns.get_mut(slot) else { return };
+        let Some(conn) = self.conns.get_mut(slot) else {
+            return;
+        };
         let spare = &mut self.spare_private;
-        let private = conn.private.get_or_insert_with(|| spare.pop().unwrap_or_default());
+        let private = conn
+            .private
+            .get_or_insert_with(|| spare.pop().unwrap_or_default());
         write(private.tail(), conn.encoding);
         self.make_ready(slot);
     }
@@ -45,13 +49,20 @@ impl Core {
     /// A command that waits takes its place in the order of replies; its ticket.
     pub(super) fn enqueue(&mut self, slot: u32, wait: Slot) -> u32 {
         let spare = &mut self.spare_pending;
-        let conn = self.conns.get_mut(slot).expect("commands come from connections that are there");
-        conn.pending.get_or_insert_with(|| spare.pop().unwrap_or_default()).push(wait)
+        let conn = self
+            .conns
+            .get_mut(slot)
+            .expect("commands come from connections that are there");
+        conn.pending
+            .get_or_insert_with(|| spare.pop().unwrap_or_default())
+            .push(wait)
     }
 
     /// Replies to a command: at once, or when all before it are answered.
     pub(super) fn reply(&mut self, slot: u32, write: impl FnOnce(&mut Vec<u8>, Encoding)) {
-        let Some(conn) = self.conns.get_mut(slot) else { return };
+        let Some(conn) = self.conns.get_mut(slot) else {
+            return;
+        };
         match &mut conn.pending {
             None => self.say(slot, write),
             Some(pending) => {
@@ -65,7 +76,9 @@ impl Core {
     /// Replies with an error.
     pub(super) fn refuse(&mut self, slot: u32, id: u32, error: ReplyError) {
         self.count_error(error.code);
-        self.reply(slot, |out, encoding| reply_error(out, encoding, id, error, None));
+        self.reply(slot, |out, encoding| {
+            reply_error(out, encoding, id, error, None)
+        });
     }
 
     pub(super) fn count_error(&mut self, code: u32) {
@@ -73,13 +86,25 @@ impl Core {
     }
 
     /// Another shard has answered a command.
-    pub(super) fn answered(&mut self, to: ReplyTo, write: impl FnOnce(&mut Vec<u8>, Encoding, Awaited)) {
-        let Some(conn) = self.conn(to.token) else { return };
+    pub(super) fn answered(
+        &mut self,
+        to: ReplyTo,
+        write: impl FnOnce(&mut Vec<u8>, Encoding, Awaited),
+    ) {
+        let Some(conn) = self.conn(to.token) else {
+            return;
+        };
         let encoding = conn.encoding;
-        let Some(pending) = &mut conn.pending else { return };
+        let Some(pending) = &mut conn.pending else {
+            return;
+        };
         let is_front = pending.is_front(to.ticket);
-        let Some(place) = pending.get(to.ticket) else { return };
-        let Slot::Awaited(awaited) = *place else { return };
+        let Some(place) = pending.get(to.ticket) else {
+            return;
+        };
+        let Slot::Awaited(awaited) = *place else {
+            return;
+        };
         if is_front {
             pending.pop();
             self.say(to.token.slot, |out, encoding| write(out, encoding, awaited));
@@ -96,7 +121,9 @@ impl Core {
         let slot = token.slot;
         loop {
             let Some(conn) = self.conn(token) else { return };
-            let Some(pending) = &mut conn.pending else { return };
+            let Some(pending) = &mut conn.pending else {
+                return;
+            };
             match pending.pop() {
                 None => {
                     if let Some(pending) = conn.pending.take() {

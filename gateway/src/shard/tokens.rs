@@ -13,7 +13,11 @@ impl Tokens {
     pub(super) fn new(config: &Config) -> Self {
         Self {
             connection: TokenVerifier::new(&config.client.token),
-            subscription: config.client.subscription_token.as_ref().map(TokenVerifier::new),
+            subscription: config
+                .client
+                .subscription_token
+                .as_ref()
+                .map(TokenVerifier::new),
         }
     }
 

@@ -46,22 +46,39 @@ impl Homes {
         if let Some(index) = index {
             self.expire(index, now);
         }
-        let (floor, top) = index.map_or((self.high_water, self.high_water), |i| (self.homes[i].floor, self.homes[i].top));
+        let (floor, top) = index.map_or((self.high_water, self.high_water), |i| {
+            (self.homes[i].floor, self.homes[i].top)
+        });
         let history = index.and_then(|i| self.homes[i].history.as_deref());
         let whole = history.is_some_and(|h| h.bytes() <= u64::from(order.limit_bytes));
-        let start = if whole { floor.min(order.from) } else { order.from }.max(floor);
+        let start = if whole {
+            floor.min(order.from)
+        } else {
+            order.from
+        }
+        .max(floor);
         let out = &mut self.render[0];
         out.clear();
         let index_bytes = &mut self.numbered;
         index_bytes.clear();
         let (mut upto, mut complete, mut not_json) = (start, true, false);
         for record in history.iter().flat_map(|h| h.after(start)) {
-            if !out.is_empty() && out.len() + record.publication.len() > order.limit_bytes as usize {
+            if !out.is_empty() && out.len() + record.publication.len() > order.limit_bytes as usize
+            {
                 complete = false;
                 break;
             }
             let before = out.len();
-            if push_publication(out, order.encoding, order.name, &record.publication, None, record.json).is_err() {
+            if push_publication(
+                out,
+                order.encoding,
+                order.name,
+                &record.publication,
+                None,
+                record.json,
+            )
+            .is_err()
+            {
                 (complete, not_json) = (false, true);
                 break;
             }
@@ -102,28 +119,51 @@ impl Homes {
         let error = match asked.query {
             Query::Presence => {
                 let presence = home.and_then(|h| h.presence.as_deref());
-                let clients: Vec<_> =
-                    presence.into_iter().flat_map(|p| p.clients()).map(|(id, info)| (id.text(), info)).collect();
-                let clients: Vec<_> = clients.iter().map(|(id, info)| (id.as_str(), *info)).collect();
+                let clients: Vec<_> = presence
+                    .into_iter()
+                    .flat_map(|p| p.clients())
+                    .map(|(id, info)| (id.text(), info))
+                    .collect();
+                let clients: Vec<_> = clients
+                    .iter()
+                    .map(|(id, info)| (id.as_str(), *info))
+                    .collect();
                 reply_presence(&mut out, asked.encoding, asked.id, &clients);
                 None
             }
             Query::PresenceStats => {
-                let (clients, users) = home.and_then(|h| h.presence.as_ref()).map_or((0, 0), |p| p.counts());
+                let (clients, users) = home
+                    .and_then(|h| h.presence.as_ref())
+                    .map_or((0, 0), |p| p.counts());
                 reply_presence_stats(&mut out, asked.encoding, asked.id, clients, users);
                 None
             }
             Query::History { .. } if !asked.epoch.is_empty() && asked.epoch != &*self.epoch => {
                 Some(ReplyError::UNRECOVERABLE_POSITION)
             }
-            Query::History { limit, since, reverse, .. } => {
-                let records = home.and_then(|h| h.history.as_deref()).filter(|_| limit > 0);
-                let records = records.map_or(Vec::new(), |h| h.select(since, reverse, limit as usize));
+            Query::History {
+                limit,
+                since,
+                reverse,
+                ..
+            } => {
+                let records = home
+                    .and_then(|h| h.history.as_deref())
+                    .filter(|_| limit > 0);
+                let records =
+                    records.map_or(Vec::new(), |h| h.select(since, reverse, limit as usize));
                 let publications: Vec<_> = records.iter().map(|r| &*r.publication).collect();
                 let top = home.map_or(self.high_water, |h| h.top);
-                reply_history(&mut out, asked.encoding, asked.id, &publications, &self.epoch, top)
-                    .err()
-                    .map(|_| ReplyError::NOT_AVAILABLE)
+                reply_history(
+                    &mut out,
+                    asked.encoding,
+                    asked.id,
+                    &publications,
+                    &self.epoch,
+                    top,
+                )
+                .err()
+                .map(|_| ReplyError::NOT_AVAILABLE)
             }
         };
         if let Some(error) = error {
@@ -133,7 +173,11 @@ impl Homes {
         let batch = links.to(from);
         let frame: Span = put(batch, &out);
         let error = error.map_or(0, |e| e.code);
-        batch.messages.push(Message::Answer { reply: asked.reply, frame, error });
+        batch.messages.push(Message::Answer {
+            reply: asked.reply,
+            frame,
+            error,
+        });
         self.render[0] = out;
     }
 
@@ -157,7 +201,9 @@ impl Homes {
         let limit = limit.map_or(usize::MAX, |l| l as usize);
         let records = home
             .and_then(|h| h.history.as_deref())
-            .map_or(Vec::new(), |h| h.select(since.map(|(offset, _)| offset), reverse, limit));
+            .map_or(Vec::new(), |h| {
+                h.select(since.map(|(offset, _)| offset), reverse, limit)
+            });
         Response::History {
             publications: records.iter().map(|r| r.publication.clone()).collect(),
             offset: home.map_or(self.high_water, |h| h.top),
@@ -167,9 +213,13 @@ impl Homes {
 
     /// Drops all records of a channel; its position stays.
     pub fn history_remove(&mut self, name: &str) -> u64 {
-        let Some(index) = self.find(name, self.keys.hash(name)) else { return 0 };
+        let Some(index) = self.find(name, self.keys.hash(name)) else {
+            return 0;
+        };
         let home = &mut self.homes[index];
-        let Some(history) = home.history.take() else { return 0 };
+        let Some(history) = home.history.take() else {
+            return 0;
+        };
         home.floor = home.top;
         self.history_bytes -= history.bytes();
         let count = history.len() as u64;
@@ -179,7 +229,9 @@ impl Homes {
 
     /// Who is in a channel.
     pub fn presence(&self, name: &str) -> Vec<(String, Vec<u8>)> {
-        let home = self.find(name, self.keys.hash(name)).map(|i| &self.homes[i]);
+        let home = self
+            .find(name, self.keys.hash(name))
+            .map(|i| &self.homes[i]);
         let presence = home.and_then(|h| h.presence.as_deref());
         presence
             .into_iter()
@@ -190,8 +242,11 @@ impl Homes {
 
     /// Connections and users in a channel.
     pub fn presence_stats(&self, name: &str) -> (u32, u32) {
-        let home = self.find(name, self.keys.hash(name)).map(|i| &self.homes[i]);
-        home.and_then(|h| h.presence.as_ref()).map_or((0, 0), |p| p.counts())
+        let home = self
+            .find(name, self.keys.hash(name))
+            .map(|i| &self.homes[i]);
+        home.and_then(|h| h.presence.as_ref())
+            .map_or((0, 0), |p| p.counts())
     }
 
     /// The epoch of every channel of this boot.

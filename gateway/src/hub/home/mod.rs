@@ -4,8 +4,8 @@
 //! Invariants: `floor ≤ top`; the records cover `(floor, top]`; offsets handed to a view strictly increase, and each
 //! append names the offset before it.
 
-mod answer;
-mod publish;
+pub mod answer;
+pub mod publish;
 
 use super::history::History;
 use super::keys::Keys;
@@ -112,10 +112,18 @@ impl Homes {
     }
 
     fn find(&self, name: &str, hash: u64) -> Option<u32> {
-        self.table.find(hash, |i| &*self.homes[*i].name == name).copied()
+        self.table
+            .find(hash, |i| &*self.homes[*i].name == name)
+            .copied()
     }
 
-    fn find_or_make(&mut self, name: impl FnOnce() -> Arc<str>, known: &str, hash: u64, namespace: u16) -> u32 {
+    fn find_or_make(
+        &mut self,
+        name: impl FnOnce() -> Arc<str>,
+        known: &str,
+        hash: u64,
+        namespace: u16,
+    ) -> u32 {
         if let Some(index) = self.find(known, hash) {
             return index;
         }
@@ -149,28 +157,49 @@ impl Homes {
     ) {
         let index = self.find_or_make(|| name.clone(), name, hash, namespace);
         let home = &mut self.homes[index];
-        match home.attached.iter_mut().find(|a| a.shard == from && a.generation == generation) {
+        match home
+            .attached
+            .iter_mut()
+            .find(|a| a.shard == from && a.generation == generation)
+        {
             Some(attachment) => attachment.lanes = lanes,
-            None => home.attached.push(Attachment { shard: from, lanes, view, generation }),
+            None => home.attached.push(Attachment {
+                shard: from,
+                lanes,
+                view,
+                generation,
+            }),
         }
-        links.to(from).messages.push(Message::Attached { view, generation, lanes, top: home.top });
+        links.to(from).messages.push(Message::Attached {
+            view,
+            generation,
+            lanes,
+            top: home.top,
+        });
     }
 
     /// A view is gone.
     pub fn detach(&mut self, from: ShardId, name: &str, hash: u64, generation: u32) {
-        let Some(index) = self.find(name, hash) else { return };
-        self.homes[index].attached.retain(|a| !(a.shard == from && a.generation == generation));
+        let Some(index) = self.find(name, hash) else {
+            return;
+        };
+        self.homes[index]
+            .attached
+            .retain(|a| !(a.shard == from && a.generation == generation));
         self.free_if_unused(index);
     }
 
     fn free_if_unused(&mut self, index: u32) {
         let home = &self.homes[index];
-        let is_used = !home.attached.is_empty() || home.history.is_some() || home.presence.is_some();
+        let is_used =
+            !home.attached.is_empty() || home.history.is_some() || home.presence.is_some();
         if is_used {
             return;
         }
         self.high_water = self.high_water.max(home.top);
-        let home = self.homes.remove(index);
+        let Some(home) = self.homes.remove(index) else {
+            return;
+        };
         if let Ok(entry) = self.table.find_entry(home.hash, |i| *i == index) {
             entry.remove();
         }
@@ -178,25 +207,42 @@ impl Homes {
 
     /// A few times a second: drops records that are too old, frees homes that nobody needs.
     pub fn housekeep(&mut self, now: Now) {
-        let end = self.homes.capacity();
+        let end = self.homes.slots();
         for _ in 0..WALK_STEP.min(end) {
-            self.walk = if self.walk + 1 >= end { 0 } else { self.walk + 1 };
-            if self.homes.get(self.walk).is_some_and(|home| home.history.is_some()) {
+            self.walk = if self.walk + 1 >= end {
+                0
+            } else {
+                self.walk + 1
+            };
+            if self
+                .homes
+                .get(self.walk)
+                .is_some_and(|home| home.history.is_some())
+            {
                 self.expire(self.walk, now);
                 self.free_if_unused(self.walk);
             }
         }
         if self.published.len() > 1024 + 4 * self.homes.len() {
             let homes = &self.homes;
-            self.published.retain(|(index, top)| homes.get(*index).is_some_and(|h| h.top == *top && h.history.is_some()));
+            self.published.retain(|(index, top)| {
+                homes
+                    .get(*index)
+                    .is_some_and(|h| h.top == *top && h.history.is_some())
+            });
         }
     }
 
     /// Drops the records of a channel that are older than its `history_ttl`.
     fn expire(&mut self, index: u32, now: Now) {
         let home = &mut self.homes[index];
-        let Some(history) = &mut home.history else { return };
-        let ttl = self.config.channels.namespaces[usize::from(home.namespace)].1.history_ttl.as_millis() as u64;
+        let Some(history) = &mut home.history else {
+            return;
+        };
+        let ttl = self.config.channels.namespaces[usize::from(home.namespace)]
+            .1
+            .history_ttl
+            .as_millis() as u64;
         let before = history.bytes();
         history.expire(now.millis.saturating_sub(ttl), &mut home.floor);
         self.history_bytes -= before - history.bytes();
@@ -210,11 +256,19 @@ impl Homes {
     fn enforce_history_budget(&mut self) {
         let budget = self.history_budget();
         while self.history_bytes > budget {
-            let Some((index, top)) = self.published.pop_front() else { return };
-            let Some(home) = self.homes.get_mut(index).filter(|home| home.top == top) else { continue };
-            let Some(history) = &mut home.history else { continue };
+            let Some((index, top)) = self.published.pop_front() else {
+                return;
+            };
+            let Some(home) = self.homes.get_mut(index).filter(|home| home.top == top) else {
+                continue;
+            };
+            let Some(history) = &mut home.history else {
+                continue;
+            };
             let before = history.bytes();
-            while self.history_bytes - (before - history.bytes()) > budget && history.drop_oldest(&mut home.floor) {}
+            while self.history_bytes - (before - history.bytes()) > budget
+                && history.drop_oldest(&mut home.floor)
+            {}
             self.history_bytes -= before - history.bytes();
             if history.is_empty() {
                 home.history = None;

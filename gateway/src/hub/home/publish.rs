@@ -28,15 +28,29 @@ pub struct Incoming<'a> {
 
 impl Homes {
     /// Takes a publication. Returns its position in channels with history.
-    pub fn publish(&mut self, incoming: &Incoming<'_>, now: Now, links: &mut Links) -> Option<(u64, Arc<str>)> {
+    pub fn publish(
+        &mut self,
+        incoming: &Incoming<'_>,
+        now: Now,
+        links: &mut Links,
+    ) -> Option<(u64, Arc<str>)> {
         self.publications += 1;
-        let options = self.config.channels.namespaces[usize::from(incoming.namespace)].1.clone();
+        let options = self.config.channels.namespaces[usize::from(incoming.namespace)]
+            .1
+            .clone();
         let keeps = options.has_history();
         let index = match self.find(incoming.name, incoming.hash) {
             Some(index) => index,
             // Nobody is here and nothing is kept: it is over.
-            None if !keeps || incoming.skip_history => return keeps.then(|| (self.high_water, self.epoch.clone())),
-            None => self.find_or_make(|| incoming.name.into(), incoming.name, incoming.hash, incoming.namespace),
+            None if !keeps || incoming.skip_history => {
+                return keeps.then(|| (self.high_water, self.epoch.clone()));
+            }
+            None => self.find_or_make(
+                || incoming.name.into(),
+                incoming.name,
+                incoming.hash,
+                incoming.namespace,
+            ),
         };
         // A publication that is not kept has no number: it cannot be asked for again.
         let is_numbered = keeps && !incoming.skip_history;
@@ -45,8 +59,7 @@ impl Homes {
         }
         let home = &mut self.homes[index];
         let prev = home.top;
-        let sideband = keeps && incoming.skip_history;
-        if !sideband {
+        if is_numbered || !keeps {
             home.top += 1;
         }
         let offset = home.top;
@@ -56,24 +69,52 @@ impl Homes {
             append_offset(&mut self.numbered, offset);
             let history = home.history.get_or_insert_default();
             let before = history.bytes();
-            history.push(offset, now.millis, &self.numbered, incoming.json, options.history_size, &mut home.floor);
+            history.push(
+                offset,
+                now.millis,
+                &self.numbered,
+                incoming.json,
+                options.history_size,
+                &mut home.floor,
+            );
             self.history_bytes = self.history_bytes + history.bytes() - before;
             self.published.push_back((index, offset));
         }
         let shown = is_numbered.then_some(offset);
         let mut not_json = false;
-        self.fan_out(index, (prev, offset), sideband, incoming.publication, links, |out, encoding, name| {
-            let pushed = push_publication(out, encoding, name, incoming.publication, shown, incoming.json);
-            not_json |= pushed.is_err();
-            not_json
-        });
+        self.fan_out(
+            index,
+            (prev, offset),
+            false,
+            incoming.publication,
+            links,
+            |out, encoding, name| {
+                let pushed = push_publication(
+                    out,
+                    encoding,
+                    name,
+                    incoming.publication,
+                    shown,
+                    incoming.json,
+                );
+                not_json |= pushed.is_err();
+                not_json
+            },
+        );
         let position = keeps.then(|| (offset, self.epoch.clone()));
         self.enforce_history_budget();
         position
     }
 
     /// A client has subscribed or left.
-    pub fn member(&mut self, channel: (&str, u64, u16), client: ClientId, info: &[u8], present: bool, links: &mut Links) {
+    pub fn member(
+        &mut self,
+        channel: (&str, u64, u16),
+        client: ClientId,
+        info: &[u8],
+        present: bool,
+        links: &mut Links,
+    ) {
         let (name, hash, namespace) = channel;
         let options = self.config.channels.options(namespace);
         let (keeps, announces) = (options.presence, options.join_leave);
@@ -113,7 +154,9 @@ impl Homes {
     ) {
         let home = &self.homes[index];
         let mut not_json = false;
-        let wants = |lanes: crate::hub::message::LaneMask, encoding| lanes.covers(LaneKind { encoding, sideband }.mask());
+        let wants = |lanes: crate::hub::message::LaneMask, encoding| {
+            lanes.covers(LaneKind { encoding, sideband }.mask())
+        };
         for encoding in Encoding::ALL {
             let out = &mut self.render[encoding as usize];
             out.clear();
