@@ -13,7 +13,11 @@ mod tests {
     /// The text with every setting set.
     fn uncommented() -> String {
         let lines = DEFAULT_TOML.lines();
-        let set = lines.map(|line| line.strip_prefix('#').filter(|rest| !rest.starts_with([' ', '#'])).unwrap_or(line));
+        let set = lines.map(|line| {
+            line.strip_prefix('#')
+                .filter(|rest| !rest.starts_with([' ', '#']))
+                .unwrap_or(line)
+        });
         set.collect::<Vec<_>>().join("\n")
     }
 
@@ -38,7 +42,10 @@ mod tests {
 
     #[test]
     fn its_settings_are_the_defaults() {
-        assert_eq!(toml::from_str::<Raw>(&uncommented()).unwrap(), Raw::default());
+        assert_eq!(
+            toml::from_str::<Raw>(&uncommented()).unwrap(),
+            Raw::default()
+        );
     }
 
     #[test]
@@ -55,9 +62,16 @@ mod tests {
         let mut known = BTreeSet::new();
         leaves(&Table::try_from(Raw::default()).unwrap(), "", &mut known);
         for key in known {
-            let key = key.strip_prefix("channel.without_namespace.").unwrap_or(&key);
-            let key = key.strip_prefix("client.subscription_token.").unwrap_or(key);
-            assert!(reference.contains(&format!("`{key}`")), "docs/CONFIGURATION.md lacks {key}");
+            let key = key
+                .strip_prefix("channel.without_namespace.")
+                .unwrap_or(&key);
+            let key = key
+                .strip_prefix("client.subscription_token.")
+                .unwrap_or(key);
+            assert!(
+                reference.contains(&format!("`{key}`")),
+                "docs/CONFIGURATION.md lacks {key}"
+            );
         }
     }
 }

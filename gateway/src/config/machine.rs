@@ -15,12 +15,18 @@ impl Machine {
     /// Asks the kernel.
     pub fn observe() -> Machine {
         let cores = rustix::thread::sched_getaffinity(None)
-            .map(|set| (0..rustix::thread::CpuSet::MAX_CPU).filter(|core| set.is_set(*core)).collect())
+            .map(|set| {
+                (0..rustix::thread::CpuSet::MAX_CPU)
+                    .filter(|core| set.is_set(*core))
+                    .collect()
+            })
             .unwrap_or_else(|_| Vec::new());
         Machine {
             host_name: host_name(),
             cores: if cores.is_empty() { vec![0] } else { cores },
-            open_files: rustix::process::getrlimit(rustix::process::Resource::Nofile).maximum.unwrap_or(u64::MAX),
+            open_files: rustix::process::getrlimit(rustix::process::Resource::Nofile)
+                .maximum
+                .unwrap_or(u64::MAX),
         }
     }
 }
@@ -41,7 +47,13 @@ pub fn raise_open_files() -> std::io::Result<()> {
     use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
     let limit = getrlimit(Resource::Nofile);
     if limit.current != limit.maximum {
-        setrlimit(Resource::Nofile, Rlimit { current: limit.maximum, maximum: limit.maximum })?;
+        setrlimit(
+            Resource::Nofile,
+            Rlimit {
+                current: limit.maximum,
+                maximum: limit.maximum,
+            },
+        )?;
     }
     Ok(())
 }
@@ -53,6 +65,8 @@ mod tests {
     #[test]
     fn finds_a_core_and_some_files() {
         let machine = Machine::observe();
-        assert!(!machine.cores.is_empty() && machine.open_files > 0 && !machine.host_name.is_empty());
+        assert!(
+            !machine.cores.is_empty() && machine.open_files > 0 && !machine.host_name.is_empty()
+        );
     }
 }

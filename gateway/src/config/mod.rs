@@ -44,7 +44,10 @@ pub struct Loaded {
 pub fn load(inputs: &Inputs, modes: Modes, machine: &Machine) -> Result<Loaded, ConfigError> {
     let merged = source::read(inputs)?;
     let config = check::check(merged.raw, &merged.origins, modes, machine)?;
-    Ok(Loaded { config, file: merged.file })
+    Ok(Loaded {
+        config,
+        file: merged.file,
+    })
 }
 
 /// The checked configuration. Immutable; shards share it behind an `Arc`.
@@ -89,19 +92,43 @@ impl Config {
             && !self.client.allow_anonymous_connect_without_token
             && !self.client.insecure;
         let all = [
-            (self.dev, "--dev: anyone on this machine may connect, subscribe and publish; never use it in production"),
-            (self.client.insecure && !self.dev, "client.insecure: everything is allowed to everyone"),
-            (no_way_in, "no client can connect: client.token.hmac_secret_key is not set and anonymous connections are off"),
-            (self.api_keys.is_empty(), "http_api.key is not set: the server API refuses every call"),
+            (
+                self.dev,
+                "--dev: anyone on this machine may connect, subscribe and publish; never use it in production",
+            ),
+            (
+                self.client.insecure && !self.dev,
+                "client.insecure: everything is allowed to everyone",
+            ),
+            (
+                no_way_in,
+                "no client can connect: client.token.hmac_secret_key is not set and anonymous connections are off",
+            ),
+            (
+                self.api_keys.is_empty(),
+                "http_api.key is not set: the server API refuses every call",
+            ),
         ];
-        all.into_iter().filter(|(applies, _)| *applies).map(|(_, line)| line).collect()
+        all.into_iter()
+            .filter(|(applies, _)| *applies)
+            .map(|(_, line)| line)
+            .collect()
     }
 
     /// The defaults on free ports of the loopback, with two shards, no pinning and small tables.
     #[cfg(any(test, feature = "testing"))]
     pub fn for_tests() -> Config {
-        let machine = Machine { host_name: "test".into(), cores: vec![0, 1], open_files: 1_088 };
-        let checked = check::check(raw::Raw::default(), &source::Origins::default(), Modes::default(), &machine);
+        let machine = Machine {
+            host_name: "test".into(),
+            cores: vec![0, 1],
+            open_files: 1_088,
+        };
+        let checked = check::check(
+            raw::Raw::default(),
+            &source::Origins::default(),
+            Modes::default(),
+            &machine,
+        );
         let mut config = checked.expect("the defaults are valid");
         config.address.set_port(0);
         config.internal_address.set_port(0);
@@ -214,7 +241,14 @@ pub struct TokenConfig {
 impl std::fmt::Debug for TokenConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TokenConfig")
-            .field("hmac_secret_key", &if self.hmac_secret_key.is_empty() { "" } else { "<set>" })
+            .field(
+                "hmac_secret_key",
+                &if self.hmac_secret_key.is_empty() {
+                    ""
+                } else {
+                    "<set>"
+                },
+            )
             .field("audience", &self.audience)
             .field("issuer", &self.issuer)
             .field("user_id_claim", &self.user_id_claim)
@@ -232,7 +266,10 @@ pub struct Channels {
 impl Channels {
     /// The index of a namespace by name ("" is 0).
     pub fn find(&self, name: &str) -> Option<u16> {
-        self.namespaces.iter().position(|(n, _)| n == name).map(|i| i as u16)
+        self.namespaces
+            .iter()
+            .position(|(n, _)| n == name)
+            .map(|i| i as u16)
     }
 
     /// Options by index.

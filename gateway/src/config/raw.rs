@@ -68,7 +68,9 @@ pub struct Internal {
 
 impl Default for Internal {
     fn default() -> Internal {
-        Internal { address: "127.0.0.1:9000".into() }
+        Internal {
+            address: "127.0.0.1:9000".into(),
+        }
     }
 }
 
@@ -215,7 +217,10 @@ pub struct Slow {
 
 impl Default for Slow {
     fn default() -> Slow {
-        Slow { policy: "disconnect".into(), silent: false }
+        Slow {
+            policy: "disconnect".into(),
+            silent: false,
+        }
     }
 }
 
@@ -230,7 +235,10 @@ pub struct Lag {
 
 impl Default for Lag {
     fn default() -> Lag {
-        Lag { bytes: Size(1 << 20), time: RawDuration::from_secs(10) }
+        Lag {
+            bytes: Size(1 << 20),
+            time: RawDuration::from_secs(10),
+        }
     }
 }
 
@@ -246,7 +254,11 @@ pub struct Limits {
 
 impl Default for Limits {
     fn default() -> Limits {
-        Limits { log_bytes: Size(256 << 20), history_bytes: Size(1 << 30), publication_bytes: Size(1 << 20) }
+        Limits {
+            log_bytes: Size(256 << 20),
+            history_bytes: Size(1 << 30),
+            publication_bytes: Size(1 << 20),
+        }
     }
 }
 
@@ -261,7 +273,10 @@ pub struct Shutdown {
 
 impl Default for Shutdown {
     fn default() -> Shutdown {
-        Shutdown { delay: RawDuration::from_secs(5), drain: RawDuration::from_secs(20) }
+        Shutdown {
+            delay: RawDuration::from_secs(5),
+            drain: RawDuration::from_secs(20),
+        }
     }
 }
 
@@ -276,7 +291,10 @@ pub struct Log {
 
 impl Default for Log {
     fn default() -> Log {
-        Log { level: "info".into(), format: "auto".into() }
+        Log {
+            level: "info".into(),
+            format: "auto".into(),
+        }
     }
 }
 
@@ -421,7 +439,10 @@ fn core_list<'de, D: Deserializer<'de>>(from: D) -> Result<Vec<usize>, D::Error>
         fn visit_str<E: Error>(self, text: &str) -> Result<Vec<usize>, E> {
             cores_of(text).ok_or_else(|| wanted(Unexpected::Str(text), &self))
         }
-        fn visit_seq<A: serde::de::SeqAccess<'de>>(self, mut seq: A) -> Result<Vec<usize>, A::Error> {
+        fn visit_seq<A: serde::de::SeqAccess<'de>>(
+            self,
+            mut seq: A,
+        ) -> Result<Vec<usize>, A::Error> {
             let mut cores = Vec::new();
             while let Some(core) = seq.next_element()? {
                 cores.push(core);
@@ -437,7 +458,11 @@ fn cores_of(text: &str) -> Option<Vec<usize>> {
     /// More than any machine has; keeps `0-99999999999` from filling memory.
     const CORE_MAX: usize = 65_535;
     let mut cores = Vec::new();
-    for part in text.split(',').map(str::trim).filter(|_| !text.trim().is_empty()) {
+    for part in text
+        .split(',')
+        .map(str::trim)
+        .filter(|_| !text.trim().is_empty())
+    {
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let (first, last): (usize, usize) = (first.trim().parse().ok()?, last.trim().parse().ok()?);
         if first > last || last > CORE_MAX {

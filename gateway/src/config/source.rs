@@ -10,7 +10,7 @@ use std::ffi::OsString;
 use std::ops::Range;
 use std::path::PathBuf;
 use toml::de::{DeTable, DeValue};
-use toml::{Table, Value};
+use toml::{Spanned, Table, Value};
 
 /// Names the file, when `--config` does not.
 pub const FILE_VARIABLE: &str = "RINGWAY_CONFIG";
@@ -20,7 +20,18 @@ pub const PREFIX: &str = "RINGWAY_";
 pub const DEFAULT_FILE: &str = "/etc/ringway/ringway.toml";
 
 /// Keys that are settled but that this build does not have, by the start of their dotted form; `*` stands for any name.
-const LATER: &[&str] = &["admin", "nats", "tls", "client.tls", "internal.tls", "history", "channel.*.history_class"];
+const LATER: &[&str] = &[
+    "admin",
+    "nats",
+    "tls",
+    "client.tls",
+    "internal.tls",
+    "history",
+    "channel.*.history_class",
+];
+
+/// The keys that hold lists.
+const LISTS: [&str; 3] = ["cores", "client.allowed_origins", "channel.namespaces"];
 
 /// What a start of the program was given.
 #[derive(Clone, Debug)]
@@ -37,7 +48,12 @@ pub struct Inputs {
 
 impl Default for Inputs {
     fn default() -> Inputs {
-        Inputs { file: None, default_file: DEFAULT_FILE.into(), environment: Vec::new(), flags: Vec::new() }
+        Inputs {
+            file: None,
+            default_file: DEFAULT_FILE.into(),
+            environment: Vec::new(),
+            flags: Vec::new(),
+        }
     }
 }
 
@@ -95,12 +111,19 @@ pub fn read(inputs: &Inputs) -> Result<Merged, ConfigError> {
     let file = file_of(inputs);
     if let Some(path) = &file {
         let text = text_of(path)?;
-        let part = parse(&text, &|line| Origin::File { path: path.clone(), line })?;
+        let part = parse(&text, &|line| Origin::File {
+            path: path.clone(),
+            line,
+        })?;
         origins.add(part.keys);
         merge(&mut table, part.table);
     }
     // By name, so that a table (a shorter name) comes before the keys in it.
-    let mut variables: Vec<_> = inputs.environment.iter().filter(|(name, _)| is_ours(name)).collect();
+    let mut variables: Vec<_> = inputs
+        .environment
+        .iter()
+        .filter(|(name, _)| is_ours(name))
+        .collect();
     variables.sort();
     for (name, value) in variables {
         let part = parse_variable(name, value)?;
@@ -119,27 +142,41 @@ pub fn read(inputs: &Inputs) -> Result<Merged, ConfigError> {
 impl Raw {
     /// Reads the merged tree. Its parts were read before, so what fails here is a combination, and has no single source.
     fn deserialize_from(table: Table) -> Result<Raw, ConfigError> {
-        table.try_into().map_err(|error: toml::de::Error| ConfigError::Syntax {
-            origin: Origin::Default,
-            problem: plain_words(error.message()),
-        })
+        table
+            .try_into()
+            .map_err(|error: toml::de::Error| ConfigError::Syntax {
+                origin: Origin::Default,
+                problem: plain_words(error.message()),
+            })
     }
 }
 
 fn file_of(inputs: &Inputs) -> Option<PathBuf> {
     let named = || {
-        let (_, value) = inputs.environment.iter().find(|(name, _)| name == FILE_VARIABLE)?;
+        let (_, value) = inputs
+            .environment
+            .iter()
+            .find(|(name, _)| name == FILE_VARIABLE)?;
         (!value.is_empty()).then(|| PathBuf::from(value))
     };
-    let default = || inputs.default_file.exists().then(|| inputs.default_file.clone());
+    let default = || {
+        inputs
+            .default_file
+            .exists()
+            .then(|| inputs.default_file.clone())
+    };
     inputs.file.clone().or_else(named).or_else(default)
 }
 
 fn text_of(path: &PathBuf) -> Result<String, ConfigError> {
-    let bytes = std::fs::read(path)
-        .map_err(|error| ConfigError::File { path: path.clone(), reason: error.to_string() })?;
-    String::from_utf8(bytes)
-        .map_err(|_| ConfigError::File { path: path.clone(), reason: "it is not UTF-8 text".into() })
+    let bytes = std::fs::read(path).map_err(|error| ConfigError::File {
+        path: path.clone(),
+        reason: error.to_string(),
+    })?;
+    String::from_utf8(bytes).map_err(|_| ConfigError::File {
+        path: path.clone(),
+        reason: "it is not UTF-8 text".into(),
+    })
 }
 
 fn is_ours(name: &std::ffi::OsStr) -> bool {
@@ -156,31 +193,45 @@ struct Part {
 fn parse_variable(name: &OsString, value: &OsString) -> Result<Part, ConfigError> {
     let shown = name.to_string_lossy().into_owned();
     let origin = |_| Origin::Environment(shown.clone());
-    let syntax = |problem: String| ConfigError::Syntax { origin: origin(0), problem };
-    let key = shown[PREFIX.len()..].to_ascii_lowercase().replace("__", ".");
-    let value = value.to_str().ok_or_else(|| syntax("its value is not UTF-8 text".into()))?;
+    let syntax = |problem: String| ConfigError::Syntax {
+        origin: origin(0),
+        problem,
+    };
+    let key = shown[PREFIX.len()..]
+        .to_ascii_lowercase()
+        .replace("__", ".");
+    let value = value
+        .to_str()
+        .ok_or_else(|| syntax("its value is not UTF-8 text".into()))?;
     let as_string = match parse_value(&key, Value::String(value.to_owned()), &origin) {
         Err(ConfigError::UnknownKey { key, origin, hint }) => {
-            return Err(ConfigError::UnknownKey { hint: hint_for_variable(&shown, hint), key, origin });
+            return Err(ConfigError::UnknownKey {
+                hint: hint_for_variable(&shown, hint),
+                key,
+                origin,
+            });
         }
         Err(error) => error,
         part => return part,
     };
     match serde_json::from_str::<serde_json::Value>(value) {
         Ok(json) => {
-            let json = value_of(json).ok_or_else(|| syntax("null is no value: leave the variable out".into()))?;
+            let json = value_of(json)
+                .ok_or_else(|| syntax("null is no value: leave the variable out".into()))?;
             parse_value(&key, json, &origin)
         }
-        Err(error) if value.trim_start().starts_with(['{', '[']) => {
-            Err(syntax(format!("{key}: lists and tables are written as JSON, and this is not: {error}")))
-        }
+        Err(error) if value.trim_start().starts_with(['{', '[']) => Err(syntax(format!(
+            "{key}: lists and tables are written as JSON, and this is not: {error}"
+        ))),
         Err(_) => Err(as_string),
     }
 }
 
 /// Kubernetes puts `RINGWAY_PORT` and the like into every pod beside a Service called `ringway`.
 fn hint_for_variable(name: &str, hint: String) -> String {
-    let from_service = name.starts_with("RINGWAY_SERVICE_") || name == "RINGWAY_PORT" || name.starts_with("RINGWAY_PORT_");
+    let from_service = name.starts_with("RINGWAY_SERVICE_")
+        || name == "RINGWAY_PORT"
+        || name.starts_with("RINGWAY_PORT_");
     if from_service {
         return " (Kubernetes sets this for a Service called ringway: set enableServiceLinks: false in the pod)".into();
     }
@@ -196,16 +247,26 @@ fn value_of(json: serde_json::Value) -> Option<Value> {
             None => Value::Float(number.as_f64()?),
         },
         serde_json::Value::String(text) => Value::String(text),
-        serde_json::Value::Array(list) => Value::Array(list.into_iter().map(value_of).collect::<Option<_>>()?),
-        serde_json::Value::Object(map) => {
-            Value::Table(map.into_iter().map(|(key, value)| Some((key, value_of(value)?))).collect::<Option<_>>()?)
+        serde_json::Value::Array(list) => {
+            Value::Array(list.into_iter().map(value_of).collect::<Option<_>>()?)
         }
+        serde_json::Value::Object(map) => Value::Table(
+            map.into_iter()
+                .map(|(key, value)| Some((key, value_of(value)?)))
+                .collect::<Option<_>>()?,
+        ),
     })
 }
 
 /// Reads one value at a dotted key.
-fn parse_value(key: &str, value: Value, origin: &dyn Fn(usize) -> Origin) -> Result<Part, ConfigError> {
-    let tree = key.rsplit('.').fold(value, |inner, name| Value::Table(Table::from_iter([(name.to_owned(), inner)])));
+fn parse_value(
+    key: &str,
+    value: Value,
+    origin: &dyn Fn(usize) -> Origin,
+) -> Result<Part, ConfigError> {
+    let tree = key.rsplit('.').fold(value, |inner, name| {
+        Value::Table(Table::from_iter([(name.to_owned(), inner)]))
+    });
     let text = toml::to_string(&tree).map_err(|error| ConfigError::Key {
         key: key.to_owned(),
         origin: origin(0),
@@ -222,13 +283,36 @@ fn parse(text: &str, origin: &dyn Fn(usize) -> Origin) -> Result<Part, ConfigErr
         problem: format!("not TOML: {}", error.message().replace('\n', ", ")),
     };
     let mut entries = Vec::new();
-    walk(DeTable::parse(text).map_err(syntax)?.get_ref(), "", &mut entries);
+    walk(
+        DeTable::parse(text).map_err(syntax)?.get_ref(),
+        "",
+        &mut entries,
+    );
     if let Err(error) = toml::from_str::<Raw>(text) {
         let offset = error.span().map_or(0, |span| span.start);
-        return Err(refusal(error.message(), key_at(&entries, offset), at(offset)));
+        return Err(refusal(
+            error.message(),
+            key_at(&entries, offset),
+            at(offset),
+        ));
+    }
+    // serde would take a list as a table's values in the order of its keys.
+    if let Some(list) = entries
+        .iter()
+        .find(|entry| entry.is_list && !LISTS.contains(&entry.key.as_str()))
+    {
+        let problem = "got a list, want a table".to_owned();
+        return Err(ConfigError::Key {
+            key: list.key.clone(),
+            origin: at(list.name.start),
+            problem,
+        });
     }
     let table = toml::from_str(text).map_err(syntax)?;
-    let keys = entries.into_iter().map(|entry| (entry.key, at(entry.name.start))).collect();
+    let keys = entries
+        .into_iter()
+        .map(|entry| (entry.key, at(entry.name.start)))
+        .collect();
     Ok(Part { table, keys })
 }
 
@@ -237,12 +321,28 @@ struct Entry {
     key: String,
     name: Range<usize>,
     value: Range<usize>,
+    is_list: bool,
+}
+
+impl Entry {
+    fn new(key: &str, name: Range<usize>, value: &Spanned<DeValue<'_>>) -> Entry {
+        Entry {
+            key: key.to_owned(),
+            name,
+            value: value.span(),
+            is_list: value.get_ref().is_array(),
+        }
+    }
 }
 
 fn walk(table: &DeTable<'_>, prefix: &str, entries: &mut Vec<Entry>) {
     for (name, value) in table {
-        let key = if prefix.is_empty() { name.get_ref().to_string() } else { format!("{prefix}.{}", name.get_ref()) };
-        entries.push(Entry { key: key.clone(), name: name.span(), value: value.span() });
+        let key = if prefix.is_empty() {
+            name.get_ref().to_string()
+        } else {
+            format!("{prefix}.{}", name.get_ref())
+        };
+        entries.push(Entry::new(&key, name.span(), value));
         walk_value(value.get_ref(), &key, entries);
     }
 }
@@ -253,7 +353,7 @@ fn walk_value(value: &DeValue<'_>, key: &str, entries: &mut Vec<Entry>) {
         DeValue::Array(list) => {
             for (index, element) in list.iter().enumerate() {
                 let key = format!("{key}[{index}]");
-                entries.push(Entry { key: key.clone(), name: element.span(), value: element.span() });
+                entries.push(Entry::new(&key, element.span(), element));
                 walk_value(element.get_ref(), &key, entries);
             }
         }
@@ -264,28 +364,55 @@ fn walk_value(value: &DeValue<'_>, key: &str, entries: &mut Vec<Entry>) {
 /// The key whose name or value is at `offset`: the smallest such, for tables hold their keys.
 fn key_at(entries: &[Entry], offset: usize) -> String {
     let spans = |entry: &&Entry| {
-        [&entry.name, &entry.value].into_iter().filter(|span| span.contains(&offset)).map(|span| span.len()).min()
+        [&entry.name, &entry.value]
+            .into_iter()
+            .filter(|span| span.contains(&offset))
+            .map(|span| span.len())
+            .min()
     };
-    let smallest = entries.iter().filter(|entry| spans(entry).is_some()).min_by_key(spans);
+    let smallest = entries
+        .iter()
+        .filter(|entry| spans(entry).is_some())
+        .min_by_key(spans);
     smallest.map_or(String::new(), |entry| entry.key.clone())
 }
 
 /// What serde said, as an error that names the key.
 fn refusal(message: &str, key: String, origin: Origin) -> ConfigError {
-    match message.strip_prefix("unknown field `").and_then(|rest| rest.split_once('`')) {
-        None => ConfigError::Key { key, origin, problem: plain_words(message) },
-        Some(_) if is_later(&key) => {
-            ConfigError::Key { key, origin, problem: "this build does not have it yet: leave it out".into() }
-        }
-        Some((name, known)) => ConfigError::UnknownKey { key, origin, hint: hint(name, known) },
+    match message
+        .strip_prefix("unknown field `")
+        .and_then(|rest| rest.split_once('`'))
+    {
+        None => ConfigError::Key {
+            key,
+            origin,
+            problem: plain_words(message),
+        },
+        Some(_) if is_later(&key) => ConfigError::Key {
+            key,
+            origin,
+            problem: "this build does not have it yet: leave it out".into(),
+        },
+        Some((name, known)) => ConfigError::UnknownKey {
+            key,
+            origin,
+            hint: hint(name, known),
+        },
     }
 }
 
 fn is_later(key: &str) -> bool {
-    let names: Vec<&str> = key.split('.').map(|name| name.split('[').next().unwrap_or(name)).collect();
+    let names: Vec<&str> = key
+        .split('.')
+        .map(|name| name.split('[').next().unwrap_or(name))
+        .collect();
     LATER.iter().any(|later| {
         let mut names = names.iter();
-        later.split('.').all(|want| names.next().is_some_and(|name| want == "*" || want == *name))
+        later.split('.').all(|want| {
+            names
+                .next()
+                .is_some_and(|name| want == "*" || want == *name)
+        })
     })
 }
 
@@ -294,7 +421,9 @@ fn hint(typed: &str, known: &str) -> String {
     let names = known.split('`').skip(1).step_by(2);
     let nearest = names.map(|name| (edits(typed, name), name)).min();
     match nearest {
-        Some((edits, name)) if edits <= 2 || edits * 4 <= typed.len() => format!(", did you mean {name}?"),
+        Some((edits, name)) if edits <= 2 || edits * 4 <= typed.len() => {
+            format!(", did you mean {name}?")
+        }
         _ => String::new(),
     }
 }
@@ -316,9 +445,17 @@ fn edits(a: &str, b: &str) -> usize {
 /// serde's words as ours, on one line. A string it quotes is taken out: it may be a secret in the wrong place.
 pub(super) fn plain_words(message: &str) -> String {
     let message = message.replace('\n', ", ");
-    let rest = message.strip_prefix("invalid type: ").or_else(|| message.strip_prefix("invalid value: "));
-    let Some((got, want)) = rest.and_then(|rest| rest.rsplit_once(", expected ")) else { return message };
-    let got = if got.starts_with("string ") { "a string" } else { got };
+    let rest = message
+        .strip_prefix("invalid type: ")
+        .or_else(|| message.strip_prefix("invalid value: "));
+    let Some((got, want)) = rest.and_then(|rest| rest.rsplit_once(", expected ")) else {
+        return message;
+    };
+    let got = if got.starts_with("string ") {
+        "a string"
+    } else {
+        got
+    };
     let want = match want {
         "a sequence" => "a list (in the environment: JSON)",
         want if want.starts_with("struct ") => "a table (in the environment: JSON)",
@@ -339,156 +476,4 @@ fn merge(base: &mut Table, over: Table) {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn environment(pairs: &[(&str, &str)]) -> Inputs {
-        Inputs {
-            default_file: "/nonexistent/ringway.toml".into(),
-            environment: pairs.iter().map(|(name, value)| (name.into(), value.into())).collect(),
-            ..Inputs::default()
-        }
-    }
-
-    fn refused(pairs: &[(&str, &str)]) -> String {
-        read(&environment(pairs)).unwrap_err().to_string()
-    }
-
-    fn refused_text(text: &str) -> String {
-        let origin = |line| Origin::File { path: "r.toml".into(), line };
-        parse(text, &origin).err().unwrap().to_string()
-    }
-
-    #[test]
-    fn nothing_given_is_all_defaults() {
-        assert_eq!(read(&environment(&[("PATH", "/bin")])).unwrap().raw, Raw::default());
-    }
-
-    #[test]
-    fn variables_are_strings_numbers_lists_and_tables() {
-        let merged = read(&environment(&[
-            ("RINGWAY_CLIENT__TOKEN__HMAC_SECRET_KEY", "12345"),
-            ("RINGWAY_CLIENT__TOKEN", r#"{"audience": "a", "hmac_secret_key": "other"}"#),
-            ("RINGWAY_CLIENT__CHANNEL_LIMIT", "7"),
-            ("RINGWAY_CLIENT__INSECURE", "true"),
-            ("RINGWAY_CLIENT__ALLOWED_ORIGINS", r#"["https://a.example"]"#),
-            ("RINGWAY_CLIENT__PING_INTERVAL", "0"),
-            ("RINGWAY_LIMITS__LOG_BYTES", "65536"),
-            ("RINGWAY_SHARDS", "3"),
-            ("RINGWAY_CORES", "0-1"),
-            ("RINGWAY_CHANNEL__NAMESPACES", r#"[{"name": "chat", "slow": {"policy": "skip"}}]"#),
-        ]))
-        .unwrap();
-        let raw = merged.raw;
-        assert_eq!(raw.client.token.hmac_secret_key.0, "12345");
-        assert_eq!(raw.client.token.audience, "a");
-        assert_eq!(raw.client.channel_limit, 7);
-        assert!(raw.client.insecure);
-        assert_eq!(raw.client.allowed_origins, ["https://a.example"]);
-        assert_eq!(raw.limits.log_bytes.0, 65_536);
-        assert_eq!(raw.shards, super::super::raw::Shards::Number(3));
-        assert_eq!(raw.cores, [0, 1]);
-        assert_eq!(raw.channel.namespaces[0].slow.policy, "skip");
-        assert_eq!(
-            merged.origins.of("channel.namespaces[0].slow.policy"),
-            Origin::Environment("RINGWAY_CHANNEL__NAMESPACES".into())
-        );
-    }
-
-    #[test]
-    fn unknown_variables_are_named() {
-        assert_eq!(
-            refused(&[("RINGWAY_CLIENT__CHANEL_LIMIT", "7")]),
-            "environment variable RINGWAY_CLIENT__CHANEL_LIMIT: client.chanel_limit: unknown key, did you mean channel_limit?"
-        );
-        assert!(refused(&[("RINGWAY_PORT", "tcp://10.0.0.1")]).contains("enableServiceLinks"));
-        assert!(refused(&[("RINGWAY_", "x")]).contains("unknown key"));
-        assert!(refused(&[("RINGWAY_A.B", "x")]).contains("unknown key"));
-        assert!(refused(&[("RINGWAY_NATS__URL", "nats://x")]).contains("does not have it yet"));
-    }
-
-    #[test]
-    fn errors_in_variables_say_what_was_got_and_wanted() {
-        assert_eq!(
-            refused(&[("RINGWAY_SHUTDOWN__DELAY", "5")]),
-            "environment variable RINGWAY_SHUTDOWN__DELAY: shutdown.delay: got integer `5`, want a duration such as \
-             \"500ms\", \"25s\", \"10m\", \"1h\" or \"0\""
-        );
-        assert!(refused(&[("RINGWAY_CLIENT__INSECURE", "yes")]).ends_with("got \"yes\", want true or false"));
-        assert!(refused(&[("RINGWAY_CLIENT__CHANNEL_LIMIT", "-1")]).contains("got integer `-1`, want a whole number"));
-        assert!(refused(&[("RINGWAY_CLIENT__ALLOWED_ORIGINS", "https://a")]).contains("want a list"));
-        assert!(refused(&[("RINGWAY_CHANNEL__NAMESPACES", "[{")]).contains("written as JSON"));
-    }
-
-    #[test]
-    fn no_error_shows_a_secret() {
-        for (name, value) in [
-            ("RINGWAY_CLIENT__TOKEN", "hunter2"),
-            ("RINGWAY_CLIENT__TOKEN", r#"{"hmac_secret_key": ["hunter2"]}"#),
-            ("RINGWAY_CLIENT__TOKEN", r#"{"hmac_secret_key": "hunter2""#),
-            ("RINGWAY_HTTP_API", "hunter2"),
-            ("RINGWAY_CLIENT__TOKEN", r#"{"hmac_secret_key": {"hunter2": 1}}"#),
-        ] {
-            let message = refused(&[(name, value)]);
-            assert!(!message.contains("hunter2"), "{message}");
-        }
-        for text in [
-            "http_api = 'hunter2'",
-            "http_api.key = ['hunter2']",
-            "http_api.key = 'hunter2",
-            "client.token = ['hunter2']",
-            "[http_api]\nkey = hunter2",
-        ] {
-            let message = refused_text(text);
-            assert!(!message.contains("hunter2") && !message.contains('\n'), "{message}");
-        }
-        for number in ["42424242", "4242.4242", "2042-04-24"] {
-            let message = refused_text(&format!("http_api.key = {number}"));
-            assert!(!message.contains("42"), "{message}");
-        }
-    }
-
-    #[test]
-    fn errors_in_files_name_line_and_key() {
-        assert_eq!(
-            refused_text("[client]\n\nping_intervall = '25s'\n"),
-            "r.toml:3: client.ping_intervall: unknown key, did you mean ping_interval?"
-        );
-        assert_eq!(
-            refused_text("[client]\nping_interval = '25x'\n"),
-            "r.toml:2: client.ping_interval: got \"25x\", want a duration such as \"500ms\", \"25s\", \"10m\", \"1h\" or \"0\""
-        );
-        assert!(
-            refused_text("[[channel.namespaces]]\nname='a'\n[[channel.namespaces]]\nlag.bytes='1MB'\n")
-                .starts_with("r.toml:4: channel.namespaces[1].lag.bytes: got \"1MB\", want a number of bytes")
-        );
-        assert!(refused_text("a = 1\n= 2").starts_with("r.toml:2: not TOML: "));
-        assert!(refused_text("nonsense = 1").ends_with("nonsense: unknown key"));
-        assert!(refused_text("[[channel.namespaces]]\nhistory_class = 'x'").contains("does not have it yet"));
-        assert!(refused_text("client.admin = 1").contains("client.admin: unknown key"));
-    }
-
-    #[test]
-    fn flags_beat_variables_beat_the_file() {
-        let directory = std::env::temp_dir().join(format!("ringway-source-{}", std::process::id()));
-        std::fs::create_dir_all(&directory).unwrap();
-        let file = directory.join("r.toml");
-        std::fs::write(&file, "shards = 1\nreactor = 'epoll'\nlog.level = 'warn'\n").unwrap();
-        let mut inputs = environment(&[
-            (FILE_VARIABLE, file.to_str().unwrap()),
-            ("RINGWAY_SHARDS", "2"),
-            ("RINGWAY_REACTOR", "uring"),
-        ]);
-        inputs.flags.push(Flag { name: "--shards", key: "shards", value: Value::Integer(3) });
-        let merged = read(&inputs).unwrap();
-        assert_eq!(merged.raw.shards, super::super::raw::Shards::Number(3));
-        assert_eq!(merged.raw.reactor, "uring");
-        assert_eq!(merged.raw.log.level, "warn");
-        assert_eq!(merged.origins.of("shards"), Origin::Flag("--shards"));
-        assert_eq!(merged.origins.of("log.level"), Origin::File { path: file.clone(), line: 3 });
-        assert_eq!(merged.origins.of("log.format"), Origin::Default);
-        assert_eq!(merged.origins.of("client.insecure"), Origin::Default);
-        std::fs::remove_dir_all(&directory).unwrap();
-        assert!(read(&inputs).unwrap_err().to_string().starts_with("cannot read the configuration file "));
-    }
-}
+mod tests;

@@ -27,7 +27,9 @@ impl RawDuration {
             let digits = rest.find(|c: char| !c.is_ascii_digit())?;
             let number: u64 = rest[..digits].parse().ok()?;
             rest = &rest[digits..];
-            let letters = rest.find(|c: char| c.is_ascii_digit()).unwrap_or(rest.len());
+            let letters = rest
+                .find(|c: char| c.is_ascii_digit())
+                .unwrap_or(rest.len());
             let unit = match &rest[..letters] {
                 "ms" => 1,
                 "s" => 1_000,
@@ -38,7 +40,8 @@ impl RawDuration {
             rest = &rest[letters..];
             millis = millis.checked_add(number.checked_mul(unit)?)?;
         }
-        (!text.is_empty() && millis <= MILLIS_MAX).then(|| RawDuration(Duration::from_millis(millis)))
+        (!text.is_empty() && millis <= MILLIS_MAX)
+            .then(|| RawDuration(Duration::from_millis(millis)))
     }
 }
 
@@ -100,7 +103,9 @@ pub struct Size(pub u64);
 impl Size {
     /// Reads `65536`, `64KiB`, `1MiB` or `2GiB`. Powers of ten (`kB`, `MB`) are refused: they are meant seldom and typed often.
     pub fn parse(text: &str) -> Option<Size> {
-        let digits = text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len());
+        let digits = text
+            .find(|c: char| !c.is_ascii_digit())
+            .unwrap_or(text.len());
         let number: u64 = text[..digits].parse().ok()?;
         let unit = match text[digits..].trim_start() {
             "" | "B" => 1,
@@ -110,7 +115,10 @@ impl Size {
             _ => return None,
         };
         // TOML's integers are i64; so is the bound of ours.
-        number.checked_mul(unit).filter(|n| i64::try_from(*n).is_ok()).map(Size)
+        number
+            .checked_mul(unit)
+            .filter(|n| i64::try_from(*n).is_ok())
+            .map(Size)
     }
 }
 
@@ -140,7 +148,9 @@ impl<'de> Deserialize<'de> for Size {
                 f.write_str("a number of bytes such as 65536, \"64KiB\", \"1MiB\" or \"2GiB\"")
             }
             fn visit_i64<E: Error>(self, n: i64) -> Result<Size, E> {
-                u64::try_from(n).map(Size).map_err(|_| wanted(Unexpected::Signed(n), &self))
+                u64::try_from(n)
+                    .map(Size)
+                    .map_err(|_| wanted(Unexpected::Signed(n), &self))
             }
             fn visit_str<E: Error>(self, text: &str) -> Result<Size, E> {
                 Size::parse(text).ok_or_else(|| wanted(Unexpected::Str(text), &self))
@@ -156,12 +166,33 @@ mod tests {
 
     #[test]
     fn reads_durations() {
-        for (text, millis) in
-            [("0", 0), ("500ms", 500), ("25s", 25_000), ("10m", 600_000), ("1h", 3_600_000), ("1h30m5s", 5_405_000)]
-        {
-            assert_eq!(RawDuration::parse(text), Some(RawDuration(Duration::from_millis(millis))), "{text}");
+        for (text, millis) in [
+            ("0", 0),
+            ("500ms", 500),
+            ("25s", 25_000),
+            ("10m", 600_000),
+            ("1h", 3_600_000),
+            ("1h30m5s", 5_405_000),
+        ] {
+            assert_eq!(
+                RawDuration::parse(text),
+                Some(RawDuration(Duration::from_millis(millis))),
+                "{text}"
+            );
         }
-        for bad in ["", "5", "s", "5 s", "-5s", "1.5s", "5d", "5S", "99999999999999999999s", "9999999999h", "1é"] {
+        for bad in [
+            "",
+            "5",
+            "s",
+            "5 s",
+            "-5s",
+            "1.5s",
+            "5d",
+            "5S",
+            "99999999999999999999s",
+            "9999999999h",
+            "1é",
+        ] {
             assert_eq!(RawDuration::parse(bad), None, "{bad}");
         }
     }
@@ -175,7 +206,14 @@ mod tests {
 
     #[test]
     fn reads_sizes() {
-        for (text, bytes) in [("0", 0), ("65536", 65_536), ("64KiB", 65_536), ("1 MiB", 1 << 20), ("2GiB", 2 << 30), ("7B", 7)] {
+        for (text, bytes) in [
+            ("0", 0),
+            ("65536", 65_536),
+            ("64KiB", 65_536),
+            ("1 MiB", 1 << 20),
+            ("2GiB", 2 << 30),
+            ("7B", 7),
+        ] {
             assert_eq!(Size::parse(text), Some(Size(bytes)), "{text}");
         }
         for bad in ["", "KiB", "1MB", "1k", "-1", "1.5MiB", "99999999999GiB"] {
