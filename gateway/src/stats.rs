@@ -49,6 +49,8 @@ pub struct ShardStats {
     pub channels: u64,
     /// Channels this shard is home of.
     pub homes: u64,
+    /// Distinct users with a connection on this node, of those this shard is home of.
+    pub users: u64,
     /// Subscriptions.
     pub subscriptions: u64,
     /// Messages from clients.

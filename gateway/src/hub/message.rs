@@ -168,3 +168,22 @@ pub struct ReplyTo {
 
 /// Which shard (or, one past the last, the control thread) a message goes to or came from.
 pub type Peer = ShardId;
+
+/// What one thread says to another.
+#[derive(Clone, Debug)]
+pub enum Message {
+    /// Control thread → shard.
+    Request {
+        /// Comes back with the answer.
+        id: RequestId,
+        /// The question.
+        request: Request,
+    },
+    /// Shard → control thread.
+    Response {
+        /// The question's.
+        id: RequestId,
+        /// The answer.
+        response: Response,
+    },
+}
