@@ -18,6 +18,7 @@ mod users;
 use super::{Control, lock};
 use crate::config::ChannelOptions;
 use crate::hub::message::Response as Answer;
+use crate::protocol::channel::{ChannelName, ChannelNameError};
 use crate::protocol::codes::ReplyError;
 use axum::Router;
 use axum::body::Bytes;
@@ -166,17 +167,12 @@ impl Control {
     /// A channel's name, checked, and the options of its namespace.
     fn channel(&self, name: &str) -> Result<(Arc<str>, &ChannelOptions), ReplyError> {
         let channels = &self.config().channels;
-        let namespace = channel_namespace(name, channels)?;
+        let parsed = ChannelName::parse(name).map_err(ChannelNameError::reply)?;
+        let namespace = channels
+            .find(parsed.namespace())
+            .ok_or(ReplyError::UNKNOWN_CHANNEL)?;
         Ok((Arc::from(name), channels.options(namespace)))
     }
-}
-
-fn channel_namespace(name: &str, channels: &crate::config::Channels) -> Result<u16, ReplyError> {
-    if name.is_empty() || name.len() > 255 {
-        return Err(ReplyError::BAD_REQUEST);
-    }
-    let namespace = name.split_once(':').map_or("", |(namespace, _)| namespace);
-    channels.find(namespace).ok_or(ReplyError::UNKNOWN_CHANNEL)
 }
 
 /// An error as the API shows it.

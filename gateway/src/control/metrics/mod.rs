@@ -251,55 +251,54 @@ fn render(
     for (shard, stats) in &live {
         family.sample(&[("shard", shard)], stats.busy_nanos as f64 / 1e9);
     }
+    let closed = live.iter().flat_map(|(_, s)| s.closed.iter().copied());
     by_label(
         &mut page,
         "ringway_connections_closed_total",
         "Client connections closed, by close code (0: none).",
         "code",
-        { live.iter().flat_map(|(_, s)| s.closed.iter().copied()) },
+        closed,
     );
+    let opened = live.iter().map(|(_, s)| (101, s.opened));
+    let refused = live.iter().flat_map(|(_, s)| s.refused.iter().copied());
     by_label(
         &mut page,
         "ringway_handshakes_total",
         "Handshakes, by HTTP status.",
         "result",
-        {
-            let opened = live.iter().map(|(_, s)| (101, s.opened));
-            opened.chain(live.iter().flat_map(|(_, s)| s.refused.iter().copied()))
-        },
+        opened.chain(refused),
     );
+    let errors = live
+        .iter()
+        .flat_map(|(_, s)| s.reply_errors.iter().copied());
     by_label(
         &mut page,
         "ringway_reply_errors_total",
         "Error replies to client commands, by code.",
         "code",
-        {
-            live.iter()
-                .flat_map(|(_, s)| s.reply_errors.iter().copied())
-        },
+        errors,
     );
+    let policies = ["disconnect", "skip", "latest"];
+    let hits = live
+        .iter()
+        .flat_map(|(_, s)| policies.into_iter().zip(s.policy_hits));
     by_label(
         &mut page,
         "ringway_policy_hits_total",
         "Members that fell off a log, by what happened to them.",
         "policy",
-        {
-            live.iter().flat_map(|(_, s)| {
-                ["disconnect", "skip", "latest"]
-                    .into_iter()
-                    .zip(s.policy_hits)
-            })
-        },
+        hits,
     );
+    let outcomes = ["recovered", "not_recovered"];
+    let resumes = live
+        .iter()
+        .flat_map(|(_, s)| outcomes.into_iter().zip(s.recoveries));
     by_label(
         &mut page,
         "ringway_resumes_total",
         "Subscriptions that asked to recover, by outcome.",
         "result",
-        {
-            live.iter()
-                .flat_map(|(_, s)| ["recovered", "not_recovered"].into_iter().zip(s.recoveries))
-        },
+        resumes,
     );
     tick_duration(&mut page, live.iter().map(|(_, s)| &s.tick_micros));
     let mut family = page.family(
