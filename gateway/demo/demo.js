@@ -36,6 +36,7 @@ async function tried(action) {
 const handlers = {
   state: setState,
   message: (message) => messages.add(message),
+  fresh: () => messages.clear(),
   people: (people) => drawPeople(people, room?.me),
   typing: showTyping,
   recovery: showRecovery,
@@ -99,7 +100,7 @@ $('text').addEventListener('input', () => {
 });
 
 $('offline').addEventListener('click', () => {
-  const offline = $('offline').ariaChecked !== 'true';
+  const offline = $('offline').getAttribute('aria-checked') !== 'true';
   showOffline(offline);
   if (offline) room.goOffline();
   else room.comeBack();
@@ -115,5 +116,3 @@ $('burst').addEventListener('submit', (event) => {
   event.preventDefault();
   tried(() => room.publishBurst(Number($('burst-count').value)));
 });
-
-addEventListener('pagehide', () => room?.leave());

@@ -6,13 +6,14 @@ const CARDS_MAX = 20; // in larger rooms people are named when they speak
 const WINDOW = 256; // publishes of a burst under way
 const SLICE = 64; // of them in one frame
 const SEEN_MAX = 5000;
+const KNOWN_MAX = 1000;
 
 const wait = (millis) => new Promise((resolve) => setTimeout(resolve, millis));
 
 /** Only what this page sends is taken from a message; anyone may publish anything. */
 export function readMessage(data) {
   if (typeof data !== 'object' || data === null || typeof data.text !== 'string') return null;
-  return { text: data.text.slice(0, 4000), burst: readBurst(data.burst), ...readCard(data) };
+  return { text: data.text.slice(0, 4000), ...readCard(data) };
 }
 
 function readCard(data) {
@@ -28,13 +29,14 @@ function readBurst(burst) {
 
 export class Room {
   /**
-   * `on` holds the page's handlers: state(state, text), message(message), people(map), typing(name), recovery(recovery),
-   * burst(burst), problem(text).
+   * `on` holds the page's handlers: state(state, text), message(message), fresh() when what is shown is void, people(map),
+   * typing(name), recovery(recovery), burst(burst), problem(text).
    */
   constructor({ Centrifuge, url, room, person, on }) {
     this.person = person;
     this.on = on;
-    this.people = new Map(); // client id → card or null
+    this.people = new Map(); // client id → card or null, of who is here
+    this.known = new Map(); // client id → card, of who was ever heard of
     this.me = '';
     this.last = 0; // offset of the newest message seen
     this.seen = new Set();
@@ -153,6 +155,7 @@ export class Room {
     if (!wasRecovering || !recovered) {
       this.last = streamPosition?.offset ?? 0;
       this.seen.clear();
+      if (wasRecovering) this.on.fresh();
     }
     try {
       if (this.recovery) {
@@ -164,7 +167,7 @@ export class Room {
       if (!wasRecovering || !recovered) await this.showHistory();
       await this.meetPeople();
     } catch (error) {
-      this.on.problem(`The room answers: ${error.message}`);
+      if (!this.offline) this.on.problem(`The room answers: ${error.message}`);
     }
   }
 
@@ -176,7 +179,7 @@ export class Room {
   async meetPeople() {
     const { clients } = await this.room.presence();
     for (const id of this.people.keys()) if (!(id in clients)) this.people.delete(id);
-    for (const id of Object.keys(clients)) if (!this.people.has(id)) this.people.set(id, null);
+    for (const id of Object.keys(clients)) if (!this.people.has(id)) this.people.set(id, this.known.get(id) ?? null);
     this.people.set(this.me, this.person);
     this.on.people(this.people);
   }
@@ -187,6 +190,8 @@ export class Room {
       (recovery.top === null || publication.offset <= recovery.top);
     this.last = Math.max(this.last, publication.offset ?? 0);
     this.show(publication, missed);
+    const burst = readBurst(publication.data?.burst);
+    if (burst) this.countBurst(burst);
     if (recovery) this.tellRecovery();
   }
 
@@ -197,9 +202,8 @@ export class Room {
       if (this.seen.size > SEEN_MAX) this.seen.delete(this.seen.values().next().value);
     }
     // What a backend publishes need not be a message of this page.
-    const message = readMessage(data) ?? { text: JSON.stringify(data), name: tags?.name ?? 'Backend', color: '#5b6172', burst: null };
+    const message = readMessage(data) ?? { text: JSON.stringify(data), name: tags?.name ?? 'Backend', color: '#5b6172' };
     if (info) this.knowAs(info.client, message);
-    if (message.burst) this.countBurst(message.burst);
     this.on.message({ ...message, offset: offset ?? 0, mine: info?.client === this.me, recovered });
   }
 
@@ -214,14 +218,15 @@ export class Room {
   tellRecovery() {
     const { from, top, recovered, hasRecoveredPublications, away } = this.recovery;
     if (top === null) return;
-    const missed = Math.max(top - from, 0);
+    // A node that started anew counts from 1 again.
+    const missed = top >= from ? top - from : top;
     const arrived = recovered ? Math.min(this.last, top) - from : 0;
     this.on.recovery({ missed, arrived, recovered, hasRecoveredPublications, away, complete: recovered && arrived >= missed });
     if (!recovered || arrived >= missed) this.recovery = null;
   }
 
   joined(id) {
-    if (!this.people.has(id)) this.people.set(id, id === this.me ? this.person : null);
+    if (!this.people.has(id)) this.people.set(id, id === this.me ? this.person : (this.known.get(id) ?? null));
     this.on.people(this.people);
     if (id === this.me || this.people.size > CARDS_MAX) return;
     // One card for all who come within a moment; spread, so that a room does not answer in chorus.
@@ -246,7 +251,11 @@ export class Room {
   }
 
   knowAs(id, { name, color }) {
-    if (!this.people.has(id) || this.people.get(id)?.name === name) return;
+    if (this.known.get(id)?.name === name) return;
+    // A card may come before the list of who is here.
+    this.known.set(id, { name, color });
+    if (this.known.size > KNOWN_MAX) this.known.delete(this.known.keys().next().value);
+    if (!this.people.has(id)) return;
     this.people.set(id, { name, color });
     this.on.people(this.people);
   }

@@ -18,7 +18,7 @@ function element(tag, className, text) {
 function face({ name, color }) {
   const made = element('span', 'face', [...name][0].toUpperCase());
   made.style.setProperty('--who', color);
-  made.ariaHidden = 'true';
+  made.setAttribute('aria-hidden', 'true');
   return made;
 }
 
@@ -62,10 +62,10 @@ export class Messages {
   draw() {
     if (this.waiting.length === 0) return;
     const stay = !this.isAtEnd();
-    this.list.ariaBusy = String(this.waiting.length > 5);
+    this.list.setAttribute('aria-busy', String(this.waiting.length > 5));
     for (const message of this.waiting.splice(0)) this.insert(message);
     while (this.list.childElementCount > SHOWN_MAX) this.list.firstElementChild.remove();
-    this.list.ariaBusy = 'false';
+    this.list.setAttribute('aria-busy', 'false');
     $('empty').hidden = true;
     if (stay) $('newer').hidden = false;
     else this.toEnd();
@@ -130,7 +130,7 @@ export function clearTyping() {
 }
 
 export function showOffline(offline) {
-  $('offline').ariaChecked = String(offline);
+  $('offline').setAttribute('aria-checked', String(offline));
   if (offline) {
     $('recovery').textContent = 'You are offline. The room goes on without you.';
     $('recovery-figures').hidden = true;
@@ -144,7 +144,7 @@ export function showRecovery({ missed, arrived, recovered, hasRecoveredPublicati
   $('recovery-figures').hidden = false;
   $('missed').textContent = whole.format(missed);
   $('recovered').textContent = whole.format(arrived);
-  if (!recovered) $('recovery').textContent = `Away ${seconds} s: the gap is larger than the history, so it cannot be closed. Here is what is kept.`;
+  if (!recovered) $('recovery').textContent = `Away ${seconds} s: the gap cannot be closed, the history does not reach back. Here is what is kept.`;
   else if (missed === 0) $('recovery').textContent = `Away ${seconds} s: you missed nothing.`;
   else if (complete) $('recovery').textContent = `Away ${seconds} s: everything you missed is here.`;
   else $('recovery').textContent = `Away ${seconds} s: catching up…`;

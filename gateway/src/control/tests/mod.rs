@@ -3,6 +3,7 @@
 mod api;
 mod health;
 mod peers;
+mod publish;
 
 use super::peers::{Homes, Link, shards};
 use super::{Control, Options, Phase};
