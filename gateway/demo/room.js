@@ -173,7 +173,7 @@ export class Room {
 
   async showHistory() {
     const { publications } = await this.room.history({ limit: HISTORY, reverse: true });
-    for (const publication of publications.reverse()) this.show(publication, false);
+    for (const publication of publications.reverse()) this.show(publication, { live: false, recovered: false });
   }
 
   async meetPeople() {
@@ -189,13 +189,14 @@ export class Room {
     const missed = recovery?.recovered && publication.offset > recovery.from &&
       (recovery.top === null || publication.offset <= recovery.top);
     this.last = Math.max(this.last, publication.offset ?? 0);
-    this.show(publication, missed);
+    this.show(publication, { live: !missed, recovered: Boolean(missed) });
     const burst = readBurst(publication.data?.burst);
     if (burst) this.countBurst(burst);
     if (recovery) this.tellRecovery();
   }
 
-  show({ data, info, offset, tags }, recovered) {
+  /** When it was said is known only of what was heard live. */
+  show({ data, info, offset, tags }, { live, recovered }) {
     if (offset) {
       if (this.seen.has(offset)) return;
       this.seen.add(offset);
@@ -204,7 +205,7 @@ export class Room {
     // What a backend publishes need not be a message of this page.
     const message = readMessage(data) ?? { text: JSON.stringify(data), name: tags?.name ?? 'Backend', color: '#5b6172' };
     if (info) this.knowAs(info.client, message);
-    this.on.message({ ...message, offset: offset ?? 0, mine: info?.client === this.me, recovered });
+    this.on.message({ ...message, offset: offset ?? 0, mine: info?.client === this.me, live, recovered });
   }
 
   countBurst({ id, count }) {

@@ -53,7 +53,8 @@ export class Messages {
   }
 
   add(message) {
-    this.waiting.push({ ...message, at: new Date() });
+    this.waiting.push({ ...message, at: message.live ? clock.format(new Date()) : '' });
+    if (typist === message.name) clearTyping();
     if (this.waiting.length > SHOWN_MAX) this.waiting.shift();
     // Frames stop in a tab that nobody sees; a timer does not.
     if (this.waiting.length === 1) (document.hidden ? setTimeout : requestAnimationFrame)(() => this.draw());
@@ -77,7 +78,7 @@ export class Messages {
     item.dataset.test = 'message';
     item.dataset.offset = message.offset;
     const who = element('b', '', message.name);
-    who.append(element('time', '', clock.format(message.at)));
+    if (message.at) who.append(element('time', '', message.at));
     if (message.recovered) who.append(element('span', 'tag', 'recovered'));
     item.append(face(message), who, element('p', '', message.text));
     let before = null;
@@ -117,15 +118,18 @@ export function drawPeople(people, me) {
 }
 
 let typingTimer;
+let typist = null;
 
 export function showTyping(name) {
+  typist = name;
   $('typing').textContent = `${name} is typing…`;
   clearTimeout(typingTimer);
-  typingTimer = setTimeout(() => ($('typing').textContent = ''), 3000);
+  typingTimer = setTimeout(clearTyping, 3000);
 }
 
 export function clearTyping() {
   clearTimeout(typingTimer);
+  typist = null;
   $('typing').textContent = '';
 }
 
