@@ -294,7 +294,10 @@ impl Driver {
             .outbox
             .batch()
             .messages
-            .push(Message::Request { id, request });
+            .push(Message::Request {
+                id,
+                request: Box::new(request),
+            });
     }
 
     /// Hands over what is staged; true when a ring was full and it must be tried again soon.
@@ -314,7 +317,7 @@ impl Driver {
                         && let Some(asker) = self.unanswered.remove(&id)
                     {
                         // Nobody listens any more when the caller's patience ended.
-                        let _ = asker.answer.send(response);
+                        let _ = asker.answer.send(*response);
                     }
                 }
                 link.inbox.recycle(batch);

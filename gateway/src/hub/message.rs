@@ -177,13 +177,13 @@ pub enum Message {
         /// Comes back with the answer.
         id: RequestId,
         /// The question.
-        request: Request,
+        request: Box<Request>,
     },
     /// Shard → control thread.
     Response {
         /// The question's.
         id: RequestId,
         /// The answer.
-        response: Response,
+        response: Box<Response>,
     },
 }

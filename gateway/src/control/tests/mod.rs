@@ -111,12 +111,12 @@ impl Fake {
                         self.asked
                             .lock()
                             .unwrap()
-                            .push((self.shard, request.clone()));
+                            .push((self.shard, (*request).clone()));
                         if let Some(response) = (self.answer)(self.shard, &request) {
-                            self.outbox
-                                .batch()
-                                .messages
-                                .push(Message::Response { id, response });
+                            self.outbox.batch().messages.push(Message::Response {
+                                id,
+                                response: Box::new(response),
+                            });
                         }
                     }
                 }
