@@ -14,7 +14,10 @@ pub struct Log2Histogram {
 
 impl Default for Log2Histogram {
     fn default() -> Self {
-        Self { counts: [0; BUCKETS], sum: 0 }
+        Self {
+            counts: [0; BUCKETS],
+            sum: 0,
+        }
     }
 }
 

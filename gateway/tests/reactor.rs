@@ -25,15 +25,20 @@ enum Kind {
     Epoll,
 }
 
-/// Runs a test on each reactor.
-fn on_each(test: impl Fn(Kind)) {
+/// Runs a test on each reactor, each in a thread of its own: a ring that was dropped interrupts waits of its thread.
+fn on_each(test: impl Fn(Kind) + Sync) {
     for kind in [Kind::Uring, Kind::UringReporting, Kind::Epoll] {
-        if kind != Kind::Epoll && ringway::reactor::uring::probe().ring.is_err_and(|error| error.leaves_epoll()) {
+        if kind != Kind::Epoll
+            && ringway::reactor::uring::probe()
+                .ring
+                .is_err_and(|error| error.leaves_epoll())
+        {
             println!("{kind:?}: skipped, io_uring is not to be had here");
             continue;
         }
         println!("{kind:?}");
-        test(kind);
+        std::thread::scope(|scope| scope.spawn(|| test(kind)).join())
+            .unwrap_or_else(|_| panic!("on {kind:?}"));
     }
 }
 
@@ -70,17 +75,34 @@ impl Server {
     }
 
     fn with_buffers(kind: Kind, slots: u32, buffers: u16) -> Self {
-        let listener = listener::claim((Ipv4Addr::LOCALHOST, 0).into(), &[None]).unwrap().pop().unwrap();
+        let listener = listener::claim((Ipv4Addr::LOCALHOST, 0).into(), &[None])
+            .unwrap()
+            .pop()
+            .unwrap();
         let address = listener.local_addr().unwrap();
         let wake = eventfd(0, EventfdFlags::NONBLOCK | EventfdFlags::CLOEXEC).unwrap();
         let (listener, waker) = (Some(listener), wake.try_clone().unwrap());
         let reactor: Box<dyn Reactor> = match kind {
             Kind::Uring | Kind::UringReporting => {
                 let sends_report = kind == Kind::UringReporting;
-                let setup = UringSetup { listener, slots, buffers, wake: waker, sends_report };
+                let setup = UringSetup {
+                    listener,
+                    slots,
+                    buffers,
+                    wake: waker,
+                    sends_report,
+                };
                 Box::new(UringReactor::new(setup).unwrap())
             }
-            Kind::Epoll => Box::new(EpollReactor::new(EpollSetup { listener, slots, buffers, wake: waker }).unwrap()),
+            Kind::Epoll => Box::new(
+                EpollReactor::new(EpollSetup {
+                    listener,
+                    slots,
+                    buffers,
+                    wake: waker,
+                })
+                .unwrap(),
+            ),
         };
         assert_eq!(reactor.slots(), slots);
         Self {
@@ -108,20 +130,30 @@ impl Server {
                 Event::Accepted { slot, peer } => self.on_accepted(slot, peer),
                 Event::Received { token, buffer, len } => {
                     assert!(len > 0);
-                    let life = self.lives.get_mut(&token.slot).expect("bytes for a slot that is not open");
+                    let life = self
+                        .lives
+                        .get_mut(&token.slot)
+                        .expect("bytes for a slot that is not open");
                     assert_eq!(life.token, token, "bytes for a former life");
                     assert_eq!(life.ended, None, "bytes behind the end");
-                    life.received.extend_from_slice(self.reactor.buffer(buffer, len));
+                    life.received
+                        .extend_from_slice(self.reactor.buffer(buffer, len));
                     self.reactor.recycle(buffer);
                     *self.receives.entry(token.slot).or_default() += 1;
                 }
                 Event::Ended { token, reason } => {
-                    let life = self.lives.get_mut(&token.slot).expect("an end of a slot that is not open");
+                    let life = self
+                        .lives
+                        .get_mut(&token.slot)
+                        .expect("an end of a slot that is not open");
                     assert_eq!(life.token, token, "an end of a former life");
                     assert_eq!(life.ended.replace(reason), None, "ended twice");
                 }
                 Event::Writable { token } => {
-                    let life = self.lives.get_mut(&token.slot).expect("a slot that is not open is writable");
+                    let life = self
+                        .lives
+                        .get_mut(&token.slot)
+                        .expect("a slot that is not open is writable");
                     assert_eq!(life.token, token, "a former life is writable");
                     life.writable += 1;
                 }
@@ -136,14 +168,29 @@ impl Server {
 
     fn on_accepted(&mut self, slot: u32, peer: SocketAddr) {
         assert!(slot < self.reactor.slots());
-        assert!(!self.lives.contains_key(&slot) && !self.closing.contains(&slot), "slot {slot} given away twice");
+        assert!(
+            !self.lives.contains_key(&slot) && !self.closing.contains(&slot),
+            "slot {slot} given away twice"
+        );
         let generation = &mut self.generations[slot as usize];
         *generation += 1;
-        let token = Token { slot, generation: *generation };
+        let token = Token {
+            slot,
+            generation: *generation,
+        };
         if self.opens {
             self.reactor.open(token);
         }
-        self.lives.insert(slot, Life { token, peer, received: Vec::new(), ended: None, writable: 0 });
+        self.lives.insert(
+            slot,
+            Life {
+                token,
+                peer,
+                received: Vec::new(),
+                ended: None,
+                writable: 0,
+            },
+        );
         self.accepted.push(slot);
     }
 
@@ -176,7 +223,10 @@ impl Server {
     }
 
     fn close(&mut self, slot: u32, how: CloseHow) {
-        let life = self.lives.remove(&slot).expect("only what is open is closed");
+        let life = self
+            .lives
+            .remove(&slot)
+            .expect("only what is open is closed");
         self.reactor.close(life.token, how);
         self.closing.insert(slot);
     }
@@ -222,7 +272,12 @@ fn accept_tells_the_right_peer() {
         let mut server = Server::new(kind, 2100);
         let mut clients = HashMap::new();
         for number in 0..2000u32 {
-            let source = Ipv4Addr::new(127, 1 + (number % 7) as u8, (number / 250) as u8, 1 + (number % 250) as u8);
+            let source = Ipv4Addr::new(
+                127,
+                1 + (number % 7) as u8,
+                (number / 250) as u8,
+                1 + (number % 250) as u8,
+            );
             let client = connect_from(source, server.address);
             clients.insert(client.local_addr().unwrap(), client);
         }
@@ -233,7 +288,9 @@ fn accept_tells_the_right_peer() {
         for (address, client) in &mut clients {
             client.write_all(address.to_string().as_bytes()).unwrap();
         }
-        server.until("every peer's name", |server| server.lives.values().all(|life| life.received.len() >= 11));
+        server.until("every peer's name", |server| {
+            server.lives.values().all(|life| life.received.len() >= 11)
+        });
         for life in server.lives.values() {
             assert_eq!(life.received, life.peer.to_string().as_bytes());
         }
@@ -275,12 +332,19 @@ fn bytes_in_are_bytes_out() {
         // An echo: everything that came goes back, in pieces as the socket takes them, all connections in one flush.
         let mut sent: HashMap<u32, usize> = HashMap::new();
         server.until("the echo of all", |server| {
-            let waiting: Vec<_> = server.lives.iter().map(|(&slot, life)| (slot, life.received.len())).collect();
+            let waiting: Vec<_> = server
+                .lives
+                .iter()
+                .map(|(&slot, life)| (slot, life.received.len()))
+                .collect();
             let mut sends = Vec::new();
             for (slot, received) in waiting {
                 let at = *sent.entry(slot).or_default();
                 if at < received {
-                    sends.push(Send { slot, bytes: &server.lives[&slot].received[at..] });
+                    sends.push(Send {
+                        slot,
+                        bytes: &server.lives[&slot].received[at..],
+                    });
                 }
             }
             let mut short = Vec::new();
@@ -305,7 +369,9 @@ fn bytes_in_are_bytes_out() {
             }
             server.closed == CLIENTS as u64
         });
-        threads.into_iter().for_each(|thread| thread.join().unwrap());
+        threads
+            .into_iter()
+            .for_each(|thread| thread.join().unwrap());
         let stats = server.reactor.stats();
         assert!(stats.enters > 0 && stats.sends > 0, "{stats:?}");
     });
@@ -329,7 +395,10 @@ fn short_sends_sum_to_what_the_peer_reads_and_writable_follows_the_drain() {
             refusals = if taken == 0 { refusals + 1 } else { 0 };
         }
         assert!(cuts >= 2 && server.reactor.stats().short_sends >= 2);
-        assert!(sent < 2 << 20, "a peer that does not read made the kernel take {sent} bytes");
+        assert!(
+            sent < 2 << 20,
+            "a peer that does not read made the kernel take {sent} bytes"
+        );
         let token = server.life(slot).token;
         server.reactor.wait_writable(token);
         server.poll(Duration::from_millis(50));
@@ -343,7 +412,11 @@ fn short_sends_sum_to_what_the_peer_reads_and_writable_follows_the_drain() {
         assert_eq!(server.send(slot, b"more"), Ok(4));
         client.read_exact(&mut read[..4]).unwrap();
         client.set_nonblocking(true).unwrap();
-        assert_eq!(client.read(&mut read).unwrap_err().kind(), ErrorKind::WouldBlock, "bytes that nobody sent");
+        assert_eq!(
+            client.read(&mut read).unwrap_err().kind(),
+            ErrorKind::WouldBlock,
+            "bytes that nobody sent"
+        );
         // Asked while it is writable already: told at once.
         server.reactor.wait_writable(token);
         server.until("writable again", |server| server.life(slot).writable == 2);
@@ -378,13 +451,19 @@ fn reset_sends_rst() {
         let (mut client, slot) = server.connect();
         server.close(slot, CloseHow::Reset);
         server.until("closed", |server| server.closed == 1);
-        assert_eq!(client.read(&mut [0; 9]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        assert_eq!(
+            client.read(&mut [0; 9]).unwrap_err().kind(),
+            ErrorKind::ConnectionReset
+        );
         // One that was never opened, too.
         server.opens = false;
         let (mut client, slot) = server.connect();
         server.close(slot, CloseHow::Reset);
         server.until("closed", |server| server.closed == 2);
-        assert_eq!(client.read(&mut [0; 9]).unwrap_err().kind(), ErrorKind::ConnectionReset);
+        assert_eq!(
+            client.read(&mut [0; 9]).unwrap_err().kind(),
+            ErrorKind::ConnectionReset
+        );
     });
 }
 
@@ -403,7 +482,9 @@ fn close_with_reads_and_writes_armed_lets_the_peer_see_fin() {
             }
             server.close(slot, CloseHow::Orderly);
             server.until("closed", |server| server.closed == round);
-            client.read_to_end(&mut Vec::new()).expect("FIN, and the socket not leaked");
+            client
+                .read_to_end(&mut Vec::new())
+                .expect("FIN, and the socket not leaked");
         }
     });
 }
@@ -431,7 +512,14 @@ fn a_slot_is_used_again_and_the_former_life_means_nothing() {
             assert_eq!(&read, b"yours");
             // Bytes that are on their way when the slot closes must not reach the next life.
             client.write_all(b"late").unwrap();
-            server.close(slot, if round % 2 == 0 { CloseHow::Orderly } else { CloseHow::Reset });
+            server.close(
+                slot,
+                if round % 2 == 0 {
+                    CloseHow::Orderly
+                } else {
+                    CloseHow::Reset
+                },
+            );
             server.until("closed", |server| server.closed == round);
             former = vec![token];
         }
@@ -442,7 +530,9 @@ fn a_slot_is_used_again_and_the_former_life_means_nothing() {
 fn a_full_table_pauses_accepting_and_loses_nobody() {
     on_each(|kind| {
         let mut server = Server::new(kind, 4);
-        let mut clients: Vec<_> = (0..10).map(|_| TcpStream::connect(server.address).unwrap()).collect();
+        let mut clients: Vec<_> = (0..10)
+            .map(|_| TcpStream::connect(server.address).unwrap())
+            .collect();
         server.until("a full table", |server| server.accepted.len() == 4);
         server.poll(Duration::from_millis(50));
         assert_eq!(server.accepted.len(), 4);
@@ -478,7 +568,9 @@ fn stop_accepting_refuses_at_once_and_keeps_what_is_open() {
         let refused = TcpStream::connect(server.address).unwrap_err();
         assert_eq!(refused.kind(), ErrorKind::ConnectionRefused);
         client.write_all(b"still here").unwrap();
-        server.until("bytes", |server| server.life(slot).received == b"still here");
+        server.until("bytes", |server| {
+            server.life(slot).received == b"still here"
+        });
         assert_eq!(server.send(slot, b"and here"), Ok(8));
         server.poll(Duration::ZERO);
         listener::claim(server.address, &[None]).expect("the port is free for the next process");
@@ -489,7 +581,10 @@ fn stop_accepting_refuses_at_once_and_keeps_what_is_open() {
         let mut unused = Server::new(kind, 4);
         unused.reactor.stop_accepting();
         unused.poll(Duration::ZERO);
-        assert_eq!(TcpStream::connect(unused.address).unwrap_err().kind(), ErrorKind::ConnectionRefused);
+        assert_eq!(
+            TcpStream::connect(unused.address).unwrap_err().kind(),
+            ErrorKind::ConnectionRefused
+        );
     });
 }
 
@@ -519,7 +614,10 @@ fn a_wake_from_another_thread_ends_a_poll() {
         while start.elapsed() < Duration::from_millis(100) {
             server.poll(Duration::from_millis(100));
         }
-        assert!(server.reactor.stats().enters < 100, "a spent wake makes the reactor spin");
+        assert!(
+            server.reactor.stats().enters < 100,
+            "a spent wake makes the reactor spin"
+        );
     });
 }
 
@@ -530,9 +628,16 @@ fn an_idle_poll_lasts_as_long_as_it_was_told() {
         server.poll(Duration::ZERO);
         let start = Instant::now();
         server.poll(Duration::from_millis(80));
-        assert!(start.elapsed() >= Duration::from_millis(75), "{:?}", start.elapsed());
+        assert!(
+            start.elapsed() >= Duration::from_millis(75),
+            "{:?}",
+            start.elapsed()
+        );
         let now = server.reactor.now();
-        assert!(now.millis >= 75 && now.unix_millis > 1_600_000_000_000, "{now:?}");
+        assert!(
+            now.millis >= 75 && now.unix_millis > 1_600_000_000_000,
+            "{now:?}"
+        );
     });
 }
 
@@ -551,13 +656,23 @@ fn an_end_follows_the_bytes_before_it() {
         for _ in 0..20 {
             let (mut client, slot) = server.connect();
             client.write_all(b"bytes").unwrap();
-            socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+            socket2::SockRef::from(&client)
+                .set_linger(Some(Duration::ZERO))
+                .unwrap();
             drop(client);
             server.until("the end", |server| server.life(slot).ended.is_some());
-            assert_eq!(server.life(slot).ended, Some(EndReason::Error(libc::ECONNRESET)));
+            assert_eq!(
+                server.life(slot).ended,
+                Some(EndReason::Error(libc::ECONNRESET))
+            );
             let error = server.send(slot, b"too late");
-            assert!(matches!(error, Err(libc::EPIPE | libc::ECONNRESET)), "{error:?}");
+            assert!(
+                matches!(error, Err(libc::EPIPE | libc::ECONNRESET)),
+                "{error:?}"
+            );
+            server.close(slot, CloseHow::Orderly);
         }
+        server.until("all closed", |server| server.closed == 20);
 
         // Half-closed: the other half goes on.
         let (mut client, slot) = server.connect();
@@ -565,7 +680,7 @@ fn an_end_follows_the_bytes_before_it() {
         server.until("the end", |server| server.life(slot).ended.is_some());
         assert_eq!(server.send(slot, b"goodbye"), Ok(7));
         server.close(slot, CloseHow::Orderly);
-        server.until("closed", |server| server.closed == 1);
+        server.until("closed", |server| server.closed == 21);
         let mut read = Vec::new();
         client.read_to_end(&mut read).unwrap();
         assert_eq!(read, b"goodbye");
@@ -582,7 +697,12 @@ fn few_buffers_slow_the_peers_down_and_lose_nothing() {
             client.write_all(&pattern(20_000, number + 1)).unwrap();
             clients.push((client, slot, number));
         }
-        server.until("all bytes", |server| server.lives.values().all(|life| life.received.len() == 20_000));
+        server.until("all bytes", |server| {
+            server
+                .lives
+                .values()
+                .all(|life| life.received.len() == 20_000)
+        });
         for (_, slot, number) in &clients {
             assert!(server.life(*slot).received == pattern(20_000, number + 1));
         }
@@ -611,7 +731,9 @@ fn a_flood_does_not_hog_a_poll() {
             server.life(quiet_slot).received == b"me too"
         });
         assert!(polls < 20, "{polls} polls for the quiet one");
-        server.until("the rest of the flood", |server| server.life(flood_slot).received.len() == written);
+        server.until("the rest of the flood", |server| {
+            server.life(flood_slot).received.len() == written
+        });
     });
 }
 
@@ -619,11 +741,19 @@ fn a_flood_does_not_hog_a_poll() {
 fn many_sends_go_out_in_one_flush() {
     on_each(|kind| {
         let mut server = Server::new(kind, 300);
-        let clients: Vec<_> = (0..ringway::reactor::FLUSH_MAX).map(|_| server.connect()).collect();
+        let clients: Vec<_> = (0..ringway::reactor::FLUSH_MAX)
+            .map(|_| server.connect())
+            .collect();
         for round in 0..10u8 {
-            let bytes: Vec<_> = clients.iter().map(|(_, slot)| [round, *slot as u8, (*slot >> 8) as u8]).collect();
-            let sends: Vec<_> =
-                clients.iter().zip(&bytes).map(|((_, slot), bytes)| Send { slot: *slot, bytes }).collect();
+            let bytes: Vec<_> = clients
+                .iter()
+                .map(|(_, slot)| [round, *slot as u8, (*slot >> 8) as u8])
+                .collect();
+            let sends: Vec<_> = clients
+                .iter()
+                .zip(&bytes)
+                .map(|((_, slot), bytes)| Send { slot: *slot, bytes })
+                .collect();
             let mut short = Vec::new();
             server.reactor.flush(&sends, &mut short);
             assert_eq!(short, []);
@@ -688,7 +818,9 @@ fn a_reactor_belongs_to_the_thread_that_polls_it_first() {
         let mut events = Vec::new();
         let start = Instant::now();
         while events.is_empty() && start.elapsed() < DEADLINE {
-            reactor.poll(Duration::from_millis(20), &mut events).unwrap();
+            reactor
+                .poll(Duration::from_millis(20), &mut events)
+                .unwrap();
         }
         assert!(matches!(events[0], Event::Accepted { .. }));
     })
@@ -709,13 +841,19 @@ fn sockets_allocated() -> i64 {
 fn sockets_of(port: u16) -> usize {
     let suffix = format!(":{port:04X}");
     let text = std::fs::read_to_string("/proc/net/tcp").unwrap();
-    let lines = text.lines().map(|line| line.split_whitespace().collect::<Vec<_>>());
-    lines.filter(|words| words[1].ends_with(&suffix) && !matches!(words[3], "06" | "0A")).count()
+    let lines = text
+        .lines()
+        .map(|line| line.split_whitespace().collect::<Vec<_>>());
+    lines
+        .filter(|words| words[1].ends_with(&suffix) && !matches!(words[3], "06" | "0A"))
+        .count()
 }
 
 #[test]
 fn soak() {
-    let asked = std::env::var("RINGWAY_SOAK").ok().map(|count| count.parse().expect("RINGWAY_SOAK is a number"));
+    let asked = std::env::var("RINGWAY_SOAK")
+        .ok()
+        .map(|count| count.parse().expect("RINGWAY_SOAK is a number"));
     on_each(|kind| soak_one(kind, asked.unwrap_or(20_000), asked.is_some()));
 }
 
@@ -736,7 +874,12 @@ fn soak_one(kind: Kind, count: u64, is_alone: bool) {
         match rng.below(16) {
             0..=4 if clients.len() < CLIENTS_MAX => {
                 let n = rng.next();
-                let source = Ipv4Addr::new(127, 2 + (n % 200) as u8, (n >> 8) as u8, 1 + (n >> 16) as u8 % 250);
+                let source = Ipv4Addr::new(
+                    127,
+                    2 + (n % 200) as u8,
+                    (n >> 8) as u8,
+                    1 + (n >> 16) as u8 % 250,
+                );
                 let client = connect_from(source, server.address);
                 client.set_nonblocking(true).unwrap();
                 clients.push(client);
@@ -755,7 +898,9 @@ fn soak_one(kind: Kind, count: u64, is_alone: bool) {
                 let at = rng.below(clients.len());
                 let client = clients.swap_remove(at);
                 if rng.below(2) == 0 {
-                    socket2::SockRef::from(&client).set_linger(Some(Duration::ZERO)).unwrap();
+                    socket2::SockRef::from(&client)
+                        .set_linger(Some(Duration::ZERO))
+                        .unwrap();
                 }
             }
             10..=12 if !server.lives.is_empty() => {
@@ -776,7 +921,9 @@ fn soak_one(kind: Kind, count: u64, is_alone: bool) {
                 server.opens = true;
                 let unopened: Vec<_> = server.accepted.drain(..).collect();
                 for slot in unopened {
-                    let Some(life) = server.lives.get(&slot) else { continue };
+                    let Some(life) = server.lives.get(&slot) else {
+                        continue;
+                    };
                     if rng.below(2) == 0 && life.received.is_empty() {
                         server.close(slot, CloseHow::Reset);
                     } else if life.received.is_empty() {
@@ -797,15 +944,25 @@ fn soak_one(kind: Kind, count: u64, is_alone: bool) {
     drop(clients);
     server.until("every connection accepted and closed", |server| {
         let open: Vec<_> = server.lives.keys().copied().collect();
-        open.into_iter().for_each(|slot| server.close(slot, CloseHow::Orderly));
+        open.into_iter()
+            .for_each(|slot| server.close(slot, CloseHow::Orderly));
         server.accepted.clear();
         server.closing.is_empty() && sockets_of(port) == 0
     });
-    let lives: u64 = server.generations.iter().map(|&generation| u64::from(generation)).sum();
+    let lives: u64 = server
+        .generations
+        .iter()
+        .map(|&generation| u64::from(generation))
+        .sum();
     assert_eq!(server.closed, lives, "a slot was lost");
-    assert!(lives <= count && lives > count / 2, "{lives} of {count} were accepted");
+    assert!(
+        lives <= count && lives > count / 2,
+        "{lives} of {count} were accepted"
+    );
     // Every slot can be used again.
-    let all: Vec<_> = (0..200).map(|_| TcpStream::connect(server.address).unwrap()).collect();
+    let all: Vec<_> = (0..200)
+        .map(|_| TcpStream::connect(server.address).unwrap())
+        .collect();
     server.until("all slots", |server| server.lives.len() == 200);
     drop(all);
     let stats = server.reactor.stats();
@@ -813,7 +970,11 @@ fn soak_one(kind: Kind, count: u64, is_alone: bool) {
     drop(server);
     let start = Instant::now();
     while is_alone && sockets_allocated() > allocated_before + 8 {
-        assert!(start.elapsed() < Duration::from_secs(20), "{} sockets, before {allocated_before}", sockets_allocated());
+        assert!(
+            start.elapsed() < Duration::from_secs(20),
+            "{} sockets, before {allocated_before}",
+            sockets_allocated()
+        );
         std::thread::sleep(Duration::from_millis(50));
     }
 }

@@ -11,13 +11,20 @@ pub(super) struct Clock {
 
 impl Clock {
     pub(super) fn new() -> Self {
-        Self { start: Instant::now() }
+        Self {
+            start: Instant::now(),
+        }
     }
 
     /// The current moment. Starts at 1 ms, so that 0 can mean "never".
     pub(super) fn now(&self) -> Now {
-        let unix = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or(Duration::ZERO);
-        Now { millis: self.start.elapsed().as_millis() as u64 + 1, unix_millis: unix.as_millis() as u64 }
+        let unix = SystemTime::now()
+            .duration_since(UNIX_EPOCH)
+            .unwrap_or(Duration::ZERO);
+        Now {
+            millis: self.start.elapsed().as_millis() as u64 + 1,
+            unix_millis: unix.as_millis() as u64,
+        }
     }
 
     /// Only the monotonic half, for deadlines inside a reactor.

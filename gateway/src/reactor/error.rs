@@ -6,7 +6,9 @@ use std::io;
 #[derive(Debug, thiserror::Error)]
 pub enum ReactorError {
     /// ENOSYS: the kernel was built without io_uring, or is older than 5.1.
-    #[error("this kernel has no io_uring: run on Linux 6.8 or newer, or use the epoll reactor (--reactor epoll)")]
+    #[error(
+        "this kernel has no io_uring: run on Linux 6.8 or newer, or use the epoll reactor (--reactor epoll)"
+    )]
     Missing,
     /// EPERM: a seccomp filter or a sysctl refuses io_uring.
     #[error(
@@ -69,7 +71,10 @@ impl ReactorError {
 
     /// Whether the epoll reactor may work where this one does not.
     pub fn leaves_epoll(&self) -> bool {
-        matches!(self, Self::Missing | Self::Refused { .. } | Self::Memory { .. } | Self::TooOld { .. })
+        matches!(
+            self,
+            Self::Missing | Self::Refused { .. } | Self::Memory { .. } | Self::TooOld { .. }
+        )
     }
 }
 
@@ -81,11 +86,31 @@ mod tests {
     fn every_message_says_what_to_do() {
         for (error, advice) in [
             (ReactorError::Missing, "--reactor epoll"),
-            (ReactorError::Refused { disabled: Some(2) }, "kernel.io_uring_disabled=2"),
+            (
+                ReactorError::Refused { disabled: Some(2) },
+                "kernel.io_uring_disabled=2",
+            ),
             (ReactorError::Refused { disabled: None }, "seccomp"),
-            (ReactorError::Memory { memlock: Some(8 << 20) }, "LimitMEMLOCK=infinity"),
-            (ReactorError::TooOld { release: "6.1.0".into(), lacks: "x" }, "upgrade"),
-            (ReactorError::TableTooLarge { slots: 30_000, nofile: Some(20_000) }, "LimitNOFILE"),
+            (
+                ReactorError::Memory {
+                    memlock: Some(8 << 20),
+                },
+                "LimitMEMLOCK=infinity",
+            ),
+            (
+                ReactorError::TooOld {
+                    release: "6.1.0".into(),
+                    lacks: "x",
+                },
+                "upgrade",
+            ),
+            (
+                ReactorError::TableTooLarge {
+                    slots: 30_000,
+                    nofile: Some(20_000),
+                },
+                "LimitNOFILE",
+            ),
         ] {
             let text = error.to_string();
             assert!(text.contains(advice), "{text}");

@@ -21,7 +21,9 @@ pub enum ListenError {
     #[error("{0} is in use by another process: stop that one, or choose another address")]
     InUse(SocketAddr),
     /// Ports below 1024 need a capability.
-    #[error("not allowed to listen on {0}: grant CAP_NET_BIND_SERVICE, or choose a port from 1024 on")]
+    #[error(
+        "not allowed to listen on {0}: grant CAP_NET_BIND_SERVICE, or choose a port from 1024 on"
+    )]
     Denied(SocketAddr),
     /// No interface has this address.
     #[error("{0} is not an address of this machine")]
@@ -93,7 +95,11 @@ pub fn listen(address: SocketAddr, cpu: Option<usize>) -> Result<TcpListener, Li
 
 /// A socket that may take a port whose last connections are in TIME_WAIT, but none that somebody listens on.
 fn socket(address: SocketAddr) -> io::Result<Socket> {
-    let socket = Socket::new(Domain::for_address(address), Type::STREAM.nonblocking(), Some(Protocol::TCP))?;
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking(),
+        Some(Protocol::TCP),
+    )?;
     socket.set_reuse_address(true)?;
     Ok(socket)
 }
@@ -109,7 +115,11 @@ mod tests {
     fn a_group_shares_one_port() {
         let group = claim(ANY, &[None, None, Some(0)]).unwrap();
         let address = group[0].local_addr().unwrap();
-        assert!(group.iter().all(|listener| listener.local_addr().unwrap() == address));
+        assert!(
+            group
+                .iter()
+                .all(|listener| listener.local_addr().unwrap() == address)
+        );
         TcpStream::connect(address).unwrap();
     }
 
@@ -118,7 +128,10 @@ mod tests {
         let group = claim(ANY, &[None]).unwrap();
         let address = group[0].local_addr().unwrap();
         let error = claim(address, &[None]).unwrap_err();
-        assert!(matches!(error, ListenError::InUse(a) if a == address), "{error}");
+        assert!(
+            matches!(error, ListenError::InUse(a) if a == address),
+            "{error}"
+        );
         listen(address, None).expect("the kernel itself would have let us in");
         drop(group);
         claim(address, &[None]).expect("free again");

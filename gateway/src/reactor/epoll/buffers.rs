@@ -26,7 +26,10 @@ impl Buffers {
     }
 
     pub(super) fn put_back(&mut self, id: u16) {
-        assert!(std::mem::take(&mut self.is_out[usize::from(id)]), "buffer {id} was not out");
+        assert!(
+            std::mem::take(&mut self.is_out[usize::from(id)]),
+            "buffer {id} was not out"
+        );
         self.free.push(id);
     }
 

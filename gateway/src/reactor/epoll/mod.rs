@@ -7,7 +7,8 @@ mod buffers;
 
 use super::clock::Clock;
 use super::{
-    BufferId, CloseHow, EndReason, Event, FLUSH_MAX, Reactor, ReactorError, ReactorStats, Send, SendError, Short,
+    BufferId, CloseHow, EndReason, Event, FLUSH_MAX, Reactor, ReactorError, ReactorStats, Send,
+    SendError, Short,
 };
 use crate::ids::{Now, Token};
 use buffers::Buffers;
@@ -52,7 +53,12 @@ impl EpollSetup {
 
     /// The usual sizes.
     pub fn new(listener: Option<TcpListener>, slots: u32, wake: OwnedFd) -> Self {
-        Self { listener, slots, buffers: Self::BUFFERS, wake }
+        Self {
+            listener,
+            slots,
+            buffers: Self::BUFFERS,
+            wake,
+        }
     }
 }
 
@@ -127,10 +133,20 @@ impl EpollReactor {
     /// # Errors
     /// [`ReactorError::Io`] when the process is out of files or memory.
     pub fn new(setup: EpollSetup) -> Result<Self, ReactorError> {
-        let EpollSetup { listener, slots, buffers, wake } = setup;
+        let EpollSetup {
+            listener,
+            slots,
+            buffers,
+            wake,
+        } = setup;
         let make = || -> io::Result<OwnedFd> {
             let set = epoll::create(epoll::CreateFlags::CLOEXEC)?;
-            epoll::add(&set, &wake, epoll::EventData::new_u64(WAKE), epoll::EventFlags::IN)?;
+            epoll::add(
+                &set,
+                &wake,
+                epoll::EventData::new_u64(WAKE),
+                epoll::EventFlags::IN,
+            )?;
             if let Some(listener) = &listener {
                 listener.set_nonblocking(true)?;
             }
@@ -156,7 +172,9 @@ impl EpollReactor {
 
     /// Puts the listener into the set when there is room, and takes it out when there is none.
     fn adjust_accepting(&mut self) -> io::Result<()> {
-        let Some(listener) = &self.listener else { return Ok(()) };
+        let Some(listener) = &self.listener else {
+            return Ok(());
+        };
         if self.accept_after != 0 && self.clock.millis() >= self.accept_after {
             self.accept_after = 0;
         }
@@ -177,12 +195,21 @@ impl EpollReactor {
     fn wait(&mut self, patience: Duration) -> io::Result<()> {
         let patience = match self.accept_after {
             0 => patience,
-            then => patience.min(Duration::from_millis(then.saturating_sub(self.clock.millis()).max(1))),
+            then => patience.min(Duration::from_millis(
+                then.saturating_sub(self.clock.millis()).max(1),
+            )),
         };
         self.stats.enters += 1;
         self.ready.clear();
-        let timeout = Timespec { tv_sec: patience.as_secs() as i64, tv_nsec: i64::from(patience.subsec_nanos()) };
-        match epoll::wait(&self.epoll, rustix::buffer::spare_capacity(&mut self.ready), Some(&timeout)) {
+        let timeout = Timespec {
+            tv_sec: patience.as_secs() as i64,
+            tv_nsec: i64::from(patience.subsec_nanos()),
+        };
+        match epoll::wait(
+            &self.epoll,
+            rustix::buffer::spare_capacity(&mut self.ready),
+            Some(&timeout),
+        ) {
             Ok(_) | Err(Errno::INTR) => Ok(()),
             Err(errno) => Err(errno.into()),
         }
@@ -196,7 +223,14 @@ impl EpollReactor {
                 WAKE => {
                     let _ = rustix::io::read(&self.wake, &mut [0; 8]);
                 }
-                data => self.on_ready(Token { slot: data as u32, generation: (data >> 32) as u32 }, flags, events),
+                data => self.on_ready(
+                    Token {
+                        slot: data as u32,
+                        generation: (data >> 32) as u32,
+                    },
+                    flags,
+                    events,
+                ),
             }
         }
     }
@@ -221,15 +255,21 @@ impl EpollReactor {
 
     fn accept(&mut self, events: &mut Vec<Event>) {
         for _ in 0..ACCEPT_BUDGET {
-            let (Some(listener), Some(&number)) = (&self.listener, self.free.last()) else { return };
-            match rustix::net::acceptfrom_with(listener, SocketFlags::NONBLOCK | SocketFlags::CLOEXEC) {
+            let (Some(listener), Some(&number)) = (&self.listener, self.free.last()) else {
+                return;
+            };
+            match rustix::net::acceptfrom_with(
+                listener,
+                SocketFlags::NONBLOCK | SocketFlags::CLOEXEC,
+            ) {
                 Ok((socket, peer)) => {
                     self.free.pop();
                     let slot = &mut self.slots[number as usize];
                     slot.socket = Some(socket);
                     slot.state = State::Accepted;
                     let peer = peer.and_then(|peer| SocketAddr::try_from(peer).ok());
-                    let peer = peer.unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0));
+                    let peer =
+                        peer.unwrap_or(SocketAddr::new(IpAddr::V4(Ipv4Addr::UNSPECIFIED), 0));
                     let peer = SocketAddr::new(peer.ip().to_canonical(), peer.port());
                     events.push(Event::Accepted { slot: number, peer });
                 }
@@ -278,26 +318,34 @@ impl EpollReactor {
             return false;
         }
         slot.is_readable = false;
-        let token = Token { slot: number, generation: slot.generation };
+        let token = Token {
+            slot: number,
+            generation: slot.generation,
+        };
         let socket = slot.socket.as_ref().expect("an open slot has a socket");
         let room = self.buffers.bytes(buffer).len();
-        let reason = match rustix::net::recv(socket, self.buffers.bytes(buffer), RecvFlags::DONTWAIT) {
-            Ok((0, _)) => EndReason::Eof,
-            Ok((len, _)) => {
-                events.push(Event::Received { token, buffer: BufferId(buffer), len: len as u32 });
-                // Edge-triggered: a buffer that was not filled, or EAGAIN, says that it is empty (but for the end).
-                if len == room || slot.is_hung_up {
-                    self.mark_readable(number);
+        let reason =
+            match rustix::net::recv(socket, self.buffers.bytes(buffer), RecvFlags::DONTWAIT) {
+                Ok((0, _)) => EndReason::Eof,
+                Ok((len, _)) => {
+                    events.push(Event::Received {
+                        token,
+                        buffer: BufferId(buffer),
+                        len: len as u32,
+                    });
+                    // Edge-triggered: a buffer that was not filled, or EAGAIN, says that it is empty (but for the end).
+                    if len == room || slot.is_hung_up {
+                        self.mark_readable(number);
+                    }
+                    return true;
                 }
-                return true;
-            }
-            Err(Errno::AGAIN) => return false,
-            Err(Errno::INTR) => {
-                self.mark_readable(number);
-                return false;
-            }
-            Err(errno) => EndReason::Error(errno.raw_os_error()),
-        };
+                Err(Errno::AGAIN) => return false,
+                Err(Errno::INTR) => {
+                    self.mark_readable(number);
+                    return false;
+                }
+                Err(errno) => EndReason::Error(errno.raw_os_error()),
+            };
         slot.has_ended = true;
         events.push(Event::Ended { token, reason });
         false
@@ -308,7 +356,10 @@ impl EpollReactor {
             let slot = &mut self.slots[number as usize];
             debug_assert_eq!(slot.state, State::Closed);
             // A place in the queue of readable slots is kept: the next life inherits it.
-            *slot = Slot { is_queued: slot.is_queued, ..Slot::FREE };
+            *slot = Slot {
+                is_queued: slot.is_queued,
+                ..Slot::FREE
+            };
             self.free.push(number);
             events.push(Event::Closed { slot: number });
         }
@@ -359,7 +410,11 @@ impl Reactor for EpollReactor {
 
     fn open(&mut self, token: Token) {
         let slot = &mut self.slots[token.slot as usize];
-        assert!(slot.state == State::Accepted, "slot {} cannot be opened: {slot:?}", token.slot);
+        assert!(
+            slot.state == State::Accepted,
+            "slot {} cannot be opened: {slot:?}",
+            token.slot
+        );
         slot.state = State::Open;
         slot.generation = token.generation;
         let socket = slot.socket.as_ref().expect("an accepted slot has a socket");
@@ -376,15 +431,24 @@ impl Reactor for EpollReactor {
         self.stats.sends += sends.len() as u64;
         self.stats.enters += sends.len() as u64;
         for (index, send) in sends.iter().enumerate() {
-            assert!(!send.bytes.is_empty(), "an empty send on slot {}", send.slot);
+            assert!(
+                !send.bytes.is_empty(),
+                "an empty send on slot {}",
+                send.slot
+            );
             let slot = &self.slots[send.slot as usize];
             let taken = match &slot.socket {
                 Some(socket) if slot.state == State::Open => send_now(socket, send.bytes),
-                _ => Err(SendError { errno: Errno::BADF.raw_os_error() }),
+                _ => Err(SendError {
+                    errno: Errno::BADF.raw_os_error(),
+                }),
             };
             if taken != Ok(send.bytes.len() as u32) {
                 self.stats.short_sends += 1;
-                short.push(Short { index: index as u32, taken });
+                short.push(Short {
+                    index: index as u32,
+                    taken,
+                });
             }
         }
     }
@@ -441,7 +505,11 @@ fn send_now(socket: &OwnedFd, bytes: &[u8]) -> Result<u32, SendError> {
             Ok(taken) => return Ok(taken as u32),
             Err(Errno::AGAIN) => return Ok(0),
             Err(Errno::INTR) => {}
-            Err(errno) => return Err(SendError { errno: errno.raw_os_error() }),
+            Err(errno) => {
+                return Err(SendError {
+                    errno: errno.raw_os_error(),
+                });
+            }
         }
     }
 }

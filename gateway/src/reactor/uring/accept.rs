@@ -41,7 +41,10 @@ pub(super) struct Accepts {
 impl Accepts {
     pub(super) fn new(listener: Option<TcpListener>) -> Self {
         // SAFETY: all-zero bytes are a valid `sockaddr_storage` (integers and byte arrays).
-        let one = || Address { storage: unsafe { std::mem::zeroed() }, len: 0 };
+        let one = || Address {
+            storage: unsafe { std::mem::zeroed() },
+            len: 0,
+        };
         let addresses: Box<[Address]> = (0..ACCEPTS).map(|_| one()).collect();
         Self {
             is_stopping: listener.is_none(),
@@ -93,7 +96,9 @@ impl UringReactor {
             self.accepts.not_before = 0;
         }
         while self.in_use + self.accepts.armed < self.slots.len() as u32 {
-            let Some(index) = self.accepts.idle.pop() else { break };
+            let Some(index) = self.accepts.idle.pop() else {
+                break;
+            };
             self.arm_accept(index);
         }
         // Accepts are armed in front of every free slot: none armed means that none is free.
@@ -105,7 +110,12 @@ impl UringReactor {
     }
 
     fn arm_accept(&mut self, index: u32) {
-        let listener = self.accepts.listener.as_ref().expect("accepts are armed on a listener").as_raw_fd();
+        let listener = self
+            .accepts
+            .listener
+            .as_ref()
+            .expect("accepts are armed on a listener")
+            .as_raw_fd();
         // SAFETY: `index` is below ACCEPTS, and idle: the kernel does not use this one now.
         let (address, len) = unsafe {
             let one = self.accepts.addresses.add(index as usize);
@@ -129,14 +139,23 @@ impl UringReactor {
         if completion.result >= 0 {
             let number = completion.result as u32;
             let slot = &mut self.slots[number as usize];
-            assert!(slot.state == State::Free, "slot {number} was given away twice: {slot:?}");
-            assert!(slot.armed == 0, "slot {number} was freed with operations armed");
+            assert!(
+                slot.state == State::Free,
+                "slot {number} was given away twice: {slot:?}"
+            );
+            assert!(
+                slot.armed == 0,
+                "slot {number} was freed with operations armed"
+            );
             slot.state = State::Accepted;
             self.in_use += 1;
             // SAFETY: `index` is below ACCEPTS; its accept is over, so the kernel has written it and is done with it.
             let peer = unsafe { address(&(*self.accepts.addresses.add(index as usize)).storage) };
             events.push(Event::Accepted { slot: number, peer });
-        } else if matches!(-completion.result, libc::ENFILE | libc::EMFILE | libc::ENOMEM | libc::ENOBUFS) {
+        } else if matches!(
+            -completion.result,
+            libc::ENFILE | libc::EMFILE | libc::ENOMEM | libc::ENOBUFS
+        ) {
             // Out of files or memory, not of slots (those are counted): leave it alone for a moment.
             self.stats.accepts_paused += 1;
             self.accepts.not_before = self.clock.millis() + PAUSE_MILLIS;
@@ -152,7 +171,9 @@ impl UringReactor {
             return;
         }
         self.accepts.is_stopping = true;
-        let Some(listener) = &self.accepts.listener else { return };
+        let Some(listener) = &self.accepts.listener else {
+            return;
+        };
         // Armed accepts hold the file, so closing it would not stop it from listening; this does, at once.
         let _ = rustix::net::shutdown(listener, Shutdown::Both);
         if self.accepts.armed == 0 {
@@ -211,17 +232,24 @@ mod tests {
         let v4 = libc::sockaddr_in {
             sin_family: 0,
             sin_port: 8000u16.to_be(),
-            sin_addr: libc::in_addr { s_addr: u32::from(Ipv4Addr::new(127, 1, 2, 3)).to_be() },
+            sin_addr: libc::in_addr {
+                s_addr: u32::from(Ipv4Addr::new(127, 1, 2, 3)).to_be(),
+            },
             sin_zero: [0; 8],
         };
-        assert_eq!(address(&storage(libc::AF_INET, v4)), "127.1.2.3:8000".parse().unwrap());
+        assert_eq!(
+            address(&storage(libc::AF_INET, v4)),
+            "127.1.2.3:8000".parse().unwrap()
+        );
         for (text, want) in [("::1", "[::1]:9"), ("::ffff:10.0.0.7", "10.0.0.7:9")] {
             let ip: Ipv6Addr = text.parse().unwrap();
             let v6 = libc::sockaddr_in6 {
                 sin6_family: 0,
                 sin6_port: 9u16.to_be(),
                 sin6_flowinfo: 0,
-                sin6_addr: libc::in6_addr { s6_addr: ip.octets() },
+                sin6_addr: libc::in6_addr {
+                    s6_addr: ip.octets(),
+                },
                 sin6_scope_id: 0,
             };
             assert_eq!(address(&storage(libc::AF_INET6, v6)), want.parse().unwrap());

@@ -21,9 +21,11 @@ struct Pages {
 
 impl Pages {
     fn new(bytes: usize) -> Self {
-        let layout = Layout::from_size_align(bytes.next_multiple_of(PAGE), PAGE).expect("a sane size");
+        let layout =
+            Layout::from_size_align(bytes.next_multiple_of(PAGE), PAGE).expect("a sane size");
         // SAFETY: the size is not zero: callers ask for at least one buffer, and it is rounded up to a page.
-        let start = NonNull::new(unsafe { alloc_zeroed(layout) }).unwrap_or_else(|| handle_alloc_error(layout));
+        let start = NonNull::new(unsafe { alloc_zeroed(layout) })
+            .unwrap_or_else(|| handle_alloc_error(layout));
         for page in (0..layout.size()).step_by(PAGE) {
             // SAFETY: inside the block, which nobody else knows yet. Volatile, so that the page is really touched.
             unsafe { start.as_ptr().add(page).write_volatile(0) };
@@ -58,7 +60,10 @@ pub(super) struct Buffers {
 impl Buffers {
     /// `count` buffers of `size` bytes, all of them the kernel's.
     pub(super) fn new(count: u16, size: u32) -> Self {
-        assert!(count.is_power_of_two() && count <= 32_768, "{count} buffers");
+        assert!(
+            count.is_power_of_two() && count <= 32_768,
+            "{count} buffers"
+        );
         let ring = Pages::new(usize::from(count) * size_of::<BufRingEntry>());
         let bytes = Pages::new(usize::from(count) * size as usize);
         let mut buffers = Self {
@@ -135,7 +140,10 @@ impl Buffers {
 
     fn take(&mut self, id: u16) {
         assert!(id < self.count, "there is no buffer {id}");
-        self.free = self.free.checked_sub(1).expect("the kernel filled more buffers than it had");
+        self.free = self
+            .free
+            .checked_sub(1)
+            .expect("the kernel filled more buffers than it had");
     }
 
     fn provide(&mut self, id: u16) {

@@ -10,7 +10,10 @@ use io_uring::types::Fixed;
 use io_uring::{opcode, squeue};
 
 /// SO_LINGER with no time: closing sends RST and drops what is queued.
-static NO_LINGER: libc::linger = libc::linger { l_onoff: 1, l_linger: 0 };
+static NO_LINGER: libc::linger = libc::linger {
+    l_onoff: 1,
+    l_linger: 0,
+};
 
 impl UringReactor {
     pub(super) fn close_slot(&mut self, token: Token, how: CloseHow) {
@@ -41,7 +44,9 @@ impl UringReactor {
     /// Cancels by `user_data`: the kernel finds it by hash (by file it would walk all that is armed in the ring).
     pub(super) fn push_cancel(&mut self, tag: Tag) {
         let cancel = Tag::new(Op::Cancel, tag.slot, tag.generation);
-        let entry = opcode::AsyncCancel::new(tag.pack()).build().flags(squeue::Flags::SKIP_SUCCESS);
+        let entry = opcode::AsyncCancel::new(tag.pack())
+            .build()
+            .flags(squeue::Flags::SKIP_SUCCESS);
         self.push_plain(entry.user_data(cancel.pack()));
     }
 
@@ -67,16 +72,27 @@ impl UringReactor {
         debug_assert!(slot.state == State::Ending && slot.armed == 0);
         slot.state = State::Closing;
         let tag = Tag::new(Op::Close, number, slot.generation);
-        self.push_plain(opcode::Close::new(Fixed(number)).build().user_data(tag.pack()));
+        self.push_plain(
+            opcode::Close::new(Fixed(number))
+                .build()
+                .user_data(tag.pack()),
+        );
     }
 
     pub(super) fn on_close(&mut self, completion: Completion, events: &mut Vec<Event>) {
         let number = completion.tag.slot;
         let slot = &mut self.slots[number as usize];
-        debug_assert!(completion.result == 0, "close of slot {number}: {}", completion.result);
+        debug_assert!(
+            completion.result == 0,
+            "close of slot {number}: {}",
+            completion.result
+        );
         debug_assert!(slot.state == State::Closing && slot.armed == 0);
         // A place in the queue of readable slots is kept: the next life inherits it.
-        *slot = Slot { flags: slot.flags & Slot::QUEUED, ..Slot::FREE };
+        *slot = Slot {
+            flags: slot.flags & Slot::QUEUED,
+            ..Slot::FREE
+        };
         self.in_use -= 1;
         events.push(Event::Closed { slot: number });
     }

@@ -79,7 +79,11 @@ struct Tag {
 impl Tag {
     fn new(op: Op, slot: u32, generation: u32) -> Self {
         debug_assert!(slot <= SLOT_MAX);
-        Self { op, slot, generation }
+        Self {
+            op,
+            slot,
+            generation,
+        }
     }
 
     fn pack(self) -> u64 {
@@ -99,7 +103,11 @@ impl Tag {
             9 => Op::Send,
             other => unreachable!("a completion of kind {other} that nobody submitted"),
         };
-        Self { op, slot: (data >> 8) as u32 & SLOT_MAX, generation: (data >> 32) as u32 }
+        Self {
+            op,
+            slot: (data >> 8) as u32 & SLOT_MAX,
+            generation: (data >> 32) as u32,
+        }
     }
 }
 
@@ -139,7 +147,10 @@ struct Slot {
     flags: u8,
 }
 
-const _: () = assert!(size_of::<Slot>() <= 16, "a slot of the reactor costs at most 16 bytes");
+const _: () = assert!(
+    size_of::<Slot>() <= 16,
+    "a slot of the reactor costs at most 16 bytes"
+);
 
 impl Slot {
     /// The multishot poll is armed.
@@ -155,7 +166,13 @@ impl Slot {
     /// `Ended` was emitted.
     const ENDED: u8 = 1 << 5;
 
-    const FREE: Slot = Slot { generation: 0, flushed: 0, state: State::Free, armed: 0, flags: 0 };
+    const FREE: Slot = Slot {
+        generation: 0,
+        flushed: 0,
+        state: State::Free,
+        armed: 0,
+        flags: 0,
+    };
 
     fn has(&self, flag: u8) -> bool {
         self.flags & flag != 0
@@ -215,7 +232,9 @@ impl UringReactor {
     }
 
     fn ring(&mut self) -> &mut IoUring {
-        self.ring.as_mut().expect("the ring is there until it is dropped")
+        self.ring
+            .as_mut()
+            .expect("the ring is there until it is dropped")
     }
 
     /// Enables the ring for this thread and arms what is always armed.
@@ -253,7 +272,11 @@ impl UringReactor {
             }
             self.stats.enters += 1;
             // SAFETY: no argument is passed; the entries were vouched for when they were pushed.
-            let answer = unsafe { self.ring().submitter().enter::<SubmitArgs>(queued, 0, 0, None) };
+            let answer = unsafe {
+                self.ring()
+                    .submitter()
+                    .enter::<SubmitArgs>(queued, 0, 0, None)
+            };
             match answer.map_err(|error| error.raw_os_error()) {
                 // A part only: the kernel ran out of requests. Go on with the rest.
                 Ok(_) => {}
@@ -289,7 +312,11 @@ impl UringReactor {
         self.stats.enters += 1;
         let flags = EnterFlags::GETEVENTS.bits();
         // SAFETY: no argument is passed and nothing is submitted. An error (EINTR) only means that nothing was run.
-        let _ = unsafe { self.ring().submitter().enter::<SubmitArgs>(0, 0, flags, None) };
+        let _ = unsafe {
+            self.ring()
+                .submitter()
+                .enter::<SubmitArgs>(0, 0, flags, None)
+        };
     }
 
     /// Submits and waits for one completion, at most `patience`.
@@ -303,7 +330,11 @@ impl UringReactor {
             false => (1, EnterFlags::GETEVENTS | EnterFlags::EXT_ARG, Some(&args)),
         };
         // SAFETY: `args` and the time it points to live until the call returns.
-        let answer = unsafe { self.ring().submitter().enter(queued, want, flags.bits(), args) };
+        let answer = unsafe {
+            self.ring()
+                .submitter()
+                .enter(queued, want, flags.bits(), args)
+        };
         match answer.map_err(|error| error.raw_os_error()) {
             Ok(_) | Err(Some(libc::ETIME | libc::EINTR)) => {}
             Err(Some(libc::EBUSY | libc::EAGAIN | libc::ENOMEM)) => self.make_room(),
@@ -367,15 +398,23 @@ impl UringReactor {
     /// One operation of a slot has seen its last completion.
     fn disarm(&mut self, tag: Tag) {
         let slot = &mut self.slots[tag.slot as usize];
-        debug_assert_eq!(slot.generation, tag.generation, "a life ended before its operations: {tag:?} {slot:?}");
-        slot.armed = slot.armed.checked_sub(1).expect("more completions than operations");
+        debug_assert_eq!(
+            slot.generation, tag.generation,
+            "a life ended before its operations: {tag:?} {slot:?}"
+        );
+        slot.armed = slot
+            .armed
+            .checked_sub(1)
+            .expect("more completions than operations");
         if slot.state == State::Ending && slot.armed == 0 {
             self.push_close(tag.slot);
         }
     }
 
     fn arm_wake(&mut self) {
-        let entry = opcode::PollAdd::new(Fd(self.wake.as_raw_fd()), libc::POLLIN as u32).multi(true).build();
+        let entry = opcode::PollAdd::new(Fd(self.wake.as_raw_fd()), libc::POLLIN as u32)
+            .multi(true)
+            .build();
         self.push_plain(entry.user_data(Tag::new(Op::Wake, 0, 0).pack()));
         self.is_wake_armed = true;
     }
@@ -406,8 +445,13 @@ impl UringReactor {
         }
         let deadline = self.clock.millis() + 1000;
         let mut events = Vec::new();
-        while self.accepts.armed > 0 || self.is_wake_armed || self.slots.iter().any(|slot| slot.armed > 0) {
-            if self.clock.millis() > deadline || self.submit_and_wait(Duration::from_millis(10)).is_err() {
+        while self.accepts.armed > 0
+            || self.is_wake_armed
+            || self.slots.iter().any(|slot| slot.armed > 0)
+        {
+            if self.clock.millis() > deadline
+                || self.submit_and_wait(Duration::from_millis(10)).is_err()
+            {
                 return false;
             }
             // Without a life no completion leads to another operation.
@@ -452,8 +496,10 @@ impl Reactor for UringReactor {
             let is_receiving = self.push_receives();
             let is_first = round == 0;
             let is_idle = self.ring().submission().is_empty() && !self.is_work_pending();
-            let has_news =
-                events.len() > before || is_receiving || !self.readable.is_empty() || !self.stash.is_empty();
+            let has_news = events.len() > before
+                || is_receiving
+                || !self.readable.is_empty()
+                || !self.stash.is_empty();
             if is_first && !has_news && !patience.is_zero() {
                 self.submit_and_wait(self.accepts.cap(patience, self.clock.millis()))?;
             } else if !is_idle {
@@ -512,9 +558,17 @@ mod tests {
 
     #[test]
     fn a_tag_survives_the_kernel() {
-        for op in
-            [Op::Accept, Op::Poll, Op::Receive, Op::Writable, Op::Cancel, Op::Linger, Op::Close, Op::Wake, Op::Send]
-        {
+        for op in [
+            Op::Accept,
+            Op::Poll,
+            Op::Receive,
+            Op::Writable,
+            Op::Cancel,
+            Op::Linger,
+            Op::Close,
+            Op::Wake,
+            Op::Send,
+        ] {
             for slot in [0, 1, 255, 256, SLOT_MAX] {
                 for generation in [0, 1, u32::MAX] {
                     let tag = Tag::new(op, slot, generation);

@@ -43,7 +43,10 @@ pub struct RingProbe {
 pub fn probe() -> Probe {
     let release = kernel_release();
     let ring = match kernel_lacks(&release) {
-        Some(lacks) => Err(ReactorError::TooOld { release: release.clone(), lacks }),
+        Some(lacks) => Err(ReactorError::TooOld {
+            release: release.clone(),
+            lacks,
+        }),
         None => probe_ring(),
     };
     Probe {
@@ -59,9 +62,14 @@ pub fn probe() -> Probe {
 fn probe_ring() -> Result<RingProbe, ReactorError> {
     let ring = with_patience(|| build(8, 64, false))?;
     let mut known = Operations::new();
-    ring.submitter().register_probe(&mut known).map_err(ReactorError::io("cannot ask for operations"))?;
+    ring.submitter()
+        .register_probe(&mut known)
+        .map_err(ReactorError::io("cannot ask for operations"))?;
     Ok(RingProbe {
-        operations: OPERATIONS.iter().map(|&(name, code)| (name, known.is_supported(code))).collect(),
+        operations: OPERATIONS
+            .iter()
+            .map(|&(name, code)| (name, known.is_supported(code)))
+            .collect(),
         features: features(&ring),
         self_test: verdict()?.clone(),
     })
@@ -80,12 +88,26 @@ fn features(ring: &IoUring) -> Vec<(&'static str, bool)> {
 
 impl fmt::Display for Probe {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let or_unlimited = |limit: Option<u64>| limit.map_or("unlimited".to_owned(), |limit| limit.to_string());
-        let or_none = |value: Option<u32>| value.map_or("not there".to_owned(), |value| value.to_string());
+        let or_unlimited =
+            |limit: Option<u64>| limit.map_or("unlimited".to_owned(), |limit| limit.to_string());
+        let or_none =
+            |value: Option<u32>| value.map_or("not there".to_owned(), |value| value.to_string());
         writeln!(f, "kernel                     {}", self.release)?;
-        writeln!(f, "kernel.io_uring_disabled   {}", or_none(self.io_uring_disabled))?;
-        writeln!(f, "RLIMIT_NOFILE              {} (also the most slots of a shard)", or_unlimited(self.nofile))?;
-        writeln!(f, "RLIMIT_MEMLOCK             {}", or_unlimited(self.memlock))?;
+        writeln!(
+            f,
+            "kernel.io_uring_disabled   {}",
+            or_none(self.io_uring_disabled)
+        )?;
+        writeln!(
+            f,
+            "RLIMIT_NOFILE              {} (also the most slots of a shard)",
+            or_unlimited(self.nofile)
+        )?;
+        writeln!(
+            f,
+            "RLIMIT_MEMLOCK             {}",
+            or_unlimited(self.memlock)
+        )?;
         writeln!(f, "net.core.somaxconn         {}", or_none(self.somaxconn))?;
         match &self.ring {
             Ok(ring) => {
@@ -124,7 +146,8 @@ pub(super) fn kernel_lacks(release: &str) -> Option<&'static str> {
     let mut parts = release.split(|c: char| !c.is_ascii_digit());
     let major: u32 = parts.next()?.parse().ok()?;
     let minor: u32 = parts.next()?.parse().ok()?;
-    ((major, minor) < KERNEL_MIN).then_some("socket options and plain descriptors of a ring's files")
+    ((major, minor) < KERNEL_MIN)
+        .then_some("socket options and plain descriptors of a ring's files")
 }
 
 /// The soft limit; `None`: unlimited.

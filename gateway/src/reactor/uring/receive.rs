@@ -19,7 +19,11 @@ const HANG_UP: i32 = (libc::POLLERR | libc::POLLHUP | libc::POLLRDHUP) as i32;
 impl UringReactor {
     pub(super) fn open_slot(&mut self, token: Token) {
         let slot = &mut self.slots[token.slot as usize];
-        assert!(slot.state == State::Accepted, "slot {} cannot be opened: {slot:?}", token.slot);
+        assert!(
+            slot.state == State::Accepted,
+            "slot {} cannot be opened: {slot:?}",
+            token.slot
+        );
         slot.state = State::Open;
         slot.generation = token.generation;
         self.arm_poll(token.slot);
@@ -30,7 +34,12 @@ impl UringReactor {
         slot.armed += 1;
         slot.set(Slot::POLLING);
         let tag = Tag::new(Op::Poll, number, slot.generation);
-        self.push_plain(opcode::PollAdd::new(Fixed(number), READ_EVENTS).multi(true).build().user_data(tag.pack()));
+        self.push_plain(
+            opcode::PollAdd::new(Fixed(number), READ_EVENTS)
+                .multi(true)
+                .build()
+                .user_data(tag.pack()),
+        );
     }
 
     pub(super) fn on_poll(&mut self, completion: Completion, events: &mut Vec<Event>) {
@@ -80,10 +89,14 @@ impl UringReactor {
             self.stats.buffers_exhausted += 1;
             return false;
         }
-        budget = budget.min(self.buffers.free() as usize).min(self.queue_room());
+        budget = budget
+            .min(self.buffers.free() as usize)
+            .min(self.queue_room());
         let mut is_receiving = false;
         while budget > 0 {
-            let Some(number) = self.readable.pop_front() else { break };
+            let Some(number) = self.readable.pop_front() else {
+                break;
+            };
             let slot = &mut self.slots[number as usize];
             slot.clear(Slot::QUEUED);
             if slot.state != State::Open || !slot.has(Slot::READABLE) || slot.has(Slot::ENDED) {
@@ -113,9 +126,18 @@ impl UringReactor {
         match (completion.result, buffer) {
             (1.., Some(id)) if is_wanted => {
                 self.buffers.hand_out(id);
-                let token = Token { slot: tag.slot, generation: tag.generation };
-                events.push(Event::Received { token, buffer: BufferId(id), len: completion.result as u32 });
-                if cqueue::sock_nonempty(completion.flags) || self.slots[tag.slot as usize].has(Slot::HUNG_UP) {
+                let token = Token {
+                    slot: tag.slot,
+                    generation: tag.generation,
+                };
+                events.push(Event::Received {
+                    token,
+                    buffer: BufferId(id),
+                    len: completion.result as u32,
+                });
+                if cqueue::sock_nonempty(completion.flags)
+                    || self.slots[tag.slot as usize].has(Slot::HUNG_UP)
+                {
                     self.mark_readable(tag.slot);
                 }
                 return;
@@ -147,7 +169,13 @@ impl UringReactor {
         if !slot.has(Slot::ENDED) {
             slot.set(Slot::ENDED);
             slot.clear(Slot::READABLE);
-            events.push(Event::Ended { token: Token { slot: tag.slot, generation: tag.generation }, reason });
+            events.push(Event::Ended {
+                token: Token {
+                    slot: tag.slot,
+                    generation: tag.generation,
+                },
+                reason,
+            });
         }
     }
 }

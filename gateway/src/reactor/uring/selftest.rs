@@ -29,8 +29,12 @@ pub enum SelfTest {
 impl fmt::Display for SelfTest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Silent => f.write_str("passed: a send is over when the submit returns, silent when it went whole"),
-            Self::Reports { why } => write!(f, "failed ({why}): every send completes and is waited for"),
+            Self::Silent => f.write_str(
+                "passed: a send is over when the submit returns, silent when it went whole",
+            ),
+            Self::Reports { why } => {
+                write!(f, "failed ({why}): every send completes and is waited for")
+            }
         }
     }
 }
@@ -74,7 +78,11 @@ impl Trial {
         let (writer, reader) = pair().map_err(|error| format!("no pair of sockets: {error}"))?;
         let files = ring.submitter().register_files(&[writer.as_raw_fd()]);
         files.map_err(|error| format!("no file table: {error}"))?;
-        Ok(Self { ring, reader, _writer: writer })
+        Ok(Self {
+            ring,
+            reader,
+            _writer: writer,
+        })
     }
 
     fn run(mut self) -> Result<(), String> {
@@ -109,7 +117,8 @@ impl Trial {
             .flags(squeue::Flags::SKIP_SUCCESS);
         // SAFETY: the payload outlives the trial, and the ring with it: should the kernel keep the send (which is what
         // this test is to find out), it does so with bytes that are only freed after the ring in `run`.
-        unsafe { self.ring.submission().push(&entry) }.map_err(|_| "the queue is full".to_owned())?;
+        unsafe { self.ring.submission().push(&entry) }
+            .map_err(|_| "the queue is full".to_owned())?;
         // SAFETY: no argument is passed.
         let submitted = unsafe { self.ring.submitter().enter::<SubmitArgs>(1, 0, 0, None) };
         if submitted.map_err(|error| format!("submit: {error}"))? != 1 {
@@ -126,7 +135,11 @@ impl Trial {
     /// Runs all the kernel may still have for the ring: no completion may come of it.
     fn expect_silence(&mut self) -> Result<(), String> {
         // SAFETY: no argument is passed and nothing is submitted.
-        let answer = unsafe { self.ring.submitter().enter::<SubmitArgs>(0, 0, EnterFlags::GETEVENTS.bits(), None) };
+        let answer = unsafe {
+            self.ring
+                .submitter()
+                .enter::<SubmitArgs>(0, 0, EnterFlags::GETEVENTS.bits(), None)
+        };
         answer.map_err(|error| format!("enter: {error}"))?;
         match self.ring.completion().next() {
             None => Ok(()),
@@ -142,14 +155,22 @@ impl Trial {
             match self.reader.read(&mut buffer) {
                 Ok(0) => break,
                 Ok(bytes) => received += bytes,
-                Err(error) => return Err(format!("the peer found {received} of {sent} bytes: {error}")),
+                Err(error) => {
+                    return Err(format!(
+                        "the peer found {received} of {sent} bytes: {error}"
+                    ));
+                }
             }
         }
         self.expect_silence()?;
-        self.reader.set_nonblocking(true).map_err(|error| error.to_string())?;
+        self.reader
+            .set_nonblocking(true)
+            .map_err(|error| error.to_string())?;
         match self.reader.read(&mut buffer) {
             Err(error) if error.kind() == io::ErrorKind::WouldBlock && received == sent => Ok(()),
-            more => Err(format!("the peer found {received} of {sent} bytes, then {more:?}")),
+            more => Err(format!(
+                "the peer found {received} of {sent} bytes, then {more:?}"
+            )),
         }
     }
 }

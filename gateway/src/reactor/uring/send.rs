@@ -35,7 +35,10 @@ impl UringReactor {
             if self.push_send(index as u32, send) {
                 pending += 1;
             } else {
-                short.push(Short { index: index as u32, taken: Err(SendError { errno: libc::EBADF }) });
+                short.push(Short {
+                    index: index as u32,
+                    taken: Err(SendError { errno: libc::EBADF }),
+                });
             }
         }
         self.stats.sends += u64::from(pending);
@@ -57,9 +60,21 @@ impl UringReactor {
     fn check_send(&mut self, send: &Send<'_>) {
         let flush = self.flushes;
         let slot = &mut self.slots[send.slot as usize];
-        assert!(!send.bytes.is_empty(), "an empty send on slot {}", send.slot);
-        assert!(u32::try_from(send.bytes.len()).is_ok(), "a send of 4 GiB on slot {}", send.slot);
-        assert!(slot.flushed != flush, "slot {} twice in one flush: a cut first send would leave a hole", send.slot);
+        assert!(
+            !send.bytes.is_empty(),
+            "an empty send on slot {}",
+            send.slot
+        );
+        assert!(
+            u32::try_from(send.bytes.len()).is_ok(),
+            "a send of 4 GiB on slot {}",
+            send.slot
+        );
+        assert!(
+            slot.flushed != flush,
+            "slot {} twice in one flush: a cut first send would leave a hole",
+            send.slot
+        );
         slot.flushed = flush;
     }
 
@@ -68,12 +83,20 @@ impl UringReactor {
         if self.slots[send.slot as usize].state != State::Open {
             return false;
         }
-        let flags = if self.is_silent { squeue::Flags::SKIP_SUCCESS } else { squeue::Flags::empty() };
-        let entry = opcode::Send::new(Fixed(send.slot), send.bytes.as_ptr(), send.bytes.len() as u32)
-            .flags(SEND_FLAGS)
-            .build()
-            .flags(flags)
-            .user_data(Tag::new(Op::Send, index, self.flushes).pack());
+        let flags = if self.is_silent {
+            squeue::Flags::SKIP_SUCCESS
+        } else {
+            squeue::Flags::empty()
+        };
+        let entry = opcode::Send::new(
+            Fixed(send.slot),
+            send.bytes.as_ptr(),
+            send.bytes.len() as u32,
+        )
+        .flags(SEND_FLAGS)
+        .build()
+        .flags(flags)
+        .user_data(Tag::new(Op::Send, index, self.flushes).pack());
         // SAFETY: the bytes are borrowed for the whole of `send_all`, which returns only when the queue is empty and the
         // kernel is done with every send: proved by the self-test for silent sends, awaited otherwise. The one panic on
         // the way, in `submit`, closes the ring with what is left in the queue.
@@ -88,7 +111,12 @@ impl UringReactor {
         self.reap(&mut found);
         let mut reported = 0;
         for completion in found.drain(..) {
-            let Tag { op: Op::Send, slot: index, generation: flush } = completion.tag else {
+            let Tag {
+                op: Op::Send,
+                slot: index,
+                generation: flush,
+            } = completion.tag
+            else {
                 self.stash.push(completion);
                 continue;
             };
@@ -109,7 +137,11 @@ impl UringReactor {
     }
 
     fn stash_is_free_of_sends(&self) {
-        debug_assert!(self.stash.iter().all(|completion| completion.tag.op != Op::Send));
+        debug_assert!(
+            self.stash
+                .iter()
+                .all(|completion| completion.tag.op != Op::Send)
+        );
     }
 
     pub(super) fn arm_writable(&mut self, token: Token) {
@@ -120,7 +152,11 @@ impl UringReactor {
         slot.armed += 1;
         slot.set(Slot::WAITING);
         let tag = Tag::new(Op::Writable, token.slot, token.generation);
-        self.push_plain(opcode::PollAdd::new(Fixed(token.slot), libc::POLLOUT as u32).build().user_data(tag.pack()));
+        self.push_plain(
+            opcode::PollAdd::new(Fixed(token.slot), libc::POLLOUT as u32)
+                .build()
+                .user_data(tag.pack()),
+        );
     }
 
     pub(super) fn on_writable(&mut self, completion: Completion, events: &mut Vec<Event>) {
@@ -128,7 +164,12 @@ impl UringReactor {
         self.slots[tag.slot as usize].clear(Slot::WAITING);
         self.disarm(tag);
         if self.slots[tag.slot as usize].is_life(tag.generation) {
-            events.push(Event::Writable { token: Token { slot: tag.slot, generation: tag.generation } });
+            events.push(Event::Writable {
+                token: Token {
+                    slot: tag.slot,
+                    generation: tag.generation,
+                },
+            });
         }
     }
 }

@@ -36,7 +36,13 @@ impl UringSetup {
 
     /// The usual sizes.
     pub fn new(listener: Option<TcpListener>, slots: u32, wake: OwnedFd) -> Self {
-        Self { listener, slots, buffers: Self::BUFFERS, wake, sends_report: false }
+        Self {
+            listener,
+            slots,
+            buffers: Self::BUFFERS,
+            wake,
+            sends_report: false,
+        }
     }
 }
 
@@ -50,7 +56,9 @@ const COMPLETIONS_MAX: u32 = 65_536;
 /// Completion queue entries: each slot's poll once, and all of a full submission queue. An enter that runs deferred work is
 /// always followed by a reap, so more is not needed; should it overflow all the same, nothing is lost (NODROP) but time.
 fn completions(slots: u32) -> u32 {
-    (slots + 2 * SUBMISSIONS).next_power_of_two().min(COMPLETIONS_MAX)
+    (slots + 2 * SUBMISSIONS)
+        .next_power_of_two()
+        .min(COMPLETIONS_MAX)
 }
 
 /// Rings of a dead process are uncharged late: how long, and how often, to ask for memory again.
@@ -58,23 +66,42 @@ const MEMORY_TRIES: u32 = 50;
 const MEMORY_PAUSE: Duration = Duration::from_millis(20);
 
 pub(super) fn make(setup: UringSetup) -> Result<UringReactor, ReactorError> {
-    let UringSetup { listener, slots, buffers, wake, sends_report } = setup;
+    let UringSetup {
+        listener,
+        slots,
+        buffers,
+        wake,
+        sends_report,
+    } = setup;
     assert!((1..=SLOT_MAX).contains(&slots), "{slots} slots");
     if let Some(lacks) = kernel_lacks(&kernel_release()) {
-        return Err(ReactorError::TooOld { release: kernel_release(), lacks });
+        return Err(ReactorError::TooOld {
+            release: kernel_release(),
+            lacks,
+        });
     }
     let is_silent = !sends_report && selftest::verdict()? == &SelfTest::Silent;
     let ring = with_patience(|| build(SUBMISSIONS, completions(slots), true))?;
     if !has_features(&ring) {
-        return Err(ReactorError::TooOld { release: kernel_release(), lacks: "features of the ring" });
+        return Err(ReactorError::TooOld {
+            release: kernel_release(),
+            lacks: "features of the ring",
+        });
     }
     let submitter = ring.submitter();
-    submitter.register_files_sparse(slots).map_err(|error| match error.raw_os_error() {
-        Some(libc::EMFILE) => ReactorError::TableTooLarge { slots, nofile: limit(Resource::Nofile) },
-        _ => refusal("cannot register a file table", error),
-    })?;
+    submitter
+        .register_files_sparse(slots)
+        .map_err(|error| match error.raw_os_error() {
+            Some(libc::EMFILE) => ReactorError::TableTooLarge {
+                slots,
+                nofile: limit(Resource::Nofile),
+            },
+            _ => refusal("cannot register a file table", error),
+        })?;
     let buffers = Buffers::new(buffers, BUFFER_BYTES);
-    buffers.register(&submitter).map_err(|error| refusal("cannot register a buffer ring", error))?;
+    buffers
+        .register(&submitter)
+        .map_err(|error| refusal("cannot register a buffer ring", error))?;
     submitter
         .register_restrictions(&mut restrictions())
         .map_err(|error| refusal("cannot restrict the ring to its operations", error))?;
@@ -98,7 +125,11 @@ pub(super) fn make(setup: UringSetup) -> Result<UringReactor, ReactorError> {
 }
 
 /// Makes a ring with the flags of the product. `is_disabled`: it is restricted first and then enabled by its thread.
-pub(super) fn build(submissions: u32, completions: u32, is_disabled: bool) -> Result<IoUring, ReactorError> {
+pub(super) fn build(
+    submissions: u32,
+    completions: u32,
+    is_disabled: bool,
+) -> Result<IoUring, ReactorError> {
     let mut builder = IoUring::builder();
     builder
         .dontfork()
@@ -110,11 +141,15 @@ pub(super) fn build(submissions: u32, completions: u32, is_disabled: bool) -> Re
     if is_disabled {
         builder.setup_r_disabled();
     }
-    builder.build(submissions).map_err(|error| refusal("cannot make a ring", error))
+    builder
+        .build(submissions)
+        .map_err(|error| refusal("cannot make a ring", error))
 }
 
 /// Retries for a second while memory is what lacks.
-pub(super) fn with_patience<T>(mut make: impl FnMut() -> Result<T, ReactorError>) -> Result<T, ReactorError> {
+pub(super) fn with_patience<T>(
+    mut make: impl FnMut() -> Result<T, ReactorError>,
+) -> Result<T, ReactorError> {
     for _ in 0..MEMORY_TRIES {
         match make() {
             Err(ReactorError::Memory { .. }) => std::thread::sleep(MEMORY_PAUSE),
@@ -128,16 +163,25 @@ pub(super) fn with_patience<T>(mut make: impl FnMut() -> Result<T, ReactorError>
 pub(super) fn refusal(what: &'static str, source: io::Error) -> ReactorError {
     match source.raw_os_error() {
         Some(libc::ENOSYS) => ReactorError::Missing,
-        Some(libc::EPERM | libc::EACCES) => ReactorError::Refused { disabled: super::probe::disabled_sysctl() },
-        Some(libc::ENOMEM) => ReactorError::Memory { memlock: limit(Resource::Memlock) },
-        Some(libc::EINVAL) => ReactorError::TooOld { release: kernel_release(), lacks: what },
+        Some(libc::EPERM | libc::EACCES) => ReactorError::Refused {
+            disabled: super::probe::disabled_sysctl(),
+        },
+        Some(libc::ENOMEM) => ReactorError::Memory {
+            memlock: limit(Resource::Memlock),
+        },
+        Some(libc::EINVAL) => ReactorError::TooOld {
+            release: kernel_release(),
+            lacks: what,
+        },
         _ => ReactorError::Io { what, source },
     }
 }
 
 pub(super) fn has_features(ring: &IoUring) -> bool {
     let params = ring.params();
-    params.is_feature_ext_arg() && params.is_feature_nodrop() && params.is_feature_skip_cqe_on_success()
+    params.is_feature_ext_arg()
+        && params.is_feature_nodrop()
+        && params.is_feature_skip_cqe_on_success()
 }
 
 /// The operations of the product, by name.
@@ -153,8 +197,12 @@ pub(super) const OPERATIONS: [(&str, u8); 7] = [
 
 /// The ring takes our operations, our flags, and no registration at all once it is enabled.
 fn restrictions() -> Vec<Restriction> {
-    let flags = squeue::Flags::FIXED_FILE | squeue::Flags::BUFFER_SELECT | squeue::Flags::SKIP_SUCCESS;
-    let mut all: Vec<_> = OPERATIONS.iter().map(|&(_, code)| Restriction::sqe_op(code)).collect();
+    let flags =
+        squeue::Flags::FIXED_FILE | squeue::Flags::BUFFER_SELECT | squeue::Flags::SKIP_SUCCESS;
+    let mut all: Vec<_> = OPERATIONS
+        .iter()
+        .map(|&(_, code)| Restriction::sqe_op(code))
+        .collect();
     all.push(Restriction::sqe_flags_allowed(flags.bits()));
     all
 }
@@ -168,7 +216,11 @@ mod tests {
         let mut tries = 0;
         let answer = with_patience(|| {
             tries += 1;
-            if tries < 3 { Err(ReactorError::Memory { memlock: Some(1) }) } else { Ok(tries) }
+            if tries < 3 {
+                Err(ReactorError::Memory { memlock: Some(1) })
+            } else {
+                Ok(tries)
+            }
         });
         assert_eq!(answer.unwrap(), 3);
     }
