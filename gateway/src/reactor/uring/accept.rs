@@ -40,8 +40,8 @@ pub(super) struct Accepts {
 
 impl Accepts {
     pub(super) fn new(listener: Option<TcpListener>) -> Self {
-        // SAFETY: all-zero bytes are a valid `sockaddr_storage` (integers and byte arrays).
         let one = || Address {
+            // SAFETY: all-zero bytes are a valid `sockaddr_storage` (integers and byte arrays).
             storage: unsafe { std::mem::zeroed() },
             len: 0,
         };
