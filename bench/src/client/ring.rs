@@ -12,7 +12,7 @@
 #![allow(unsafe_code)]
 
 use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
-use std::collections::HashMap;
+use std::collections::{HashMap, VecDeque};
 use std::io;
 use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
 use std::ptr::NonNull;
@@ -25,6 +25,8 @@ use io_uring::{IoUring, cqueue, opcode, squeue};
 pub const BATCH: usize = 256;
 /// Bytes of queued sends kept until the next enter.
 const ARENA_BYTES: usize = 1 << 20;
+/// How much of a rest is tried at once.
+const RETRY_BYTES: usize = 128 * 1024;
 const BUFFER_GROUP: u16 = 0;
 const KIND_RECEIVE: u64 = 0;
 const KIND_SEND: u64 = 1 << 32;
@@ -60,7 +62,7 @@ pub struct Ring {
     last_batch: Vec<u64>,
     batch: u64,
     /// What short sends left, in order, by slot.
-    rests: HashMap<u32, Vec<u8>>,
+    rests: HashMap<u32, VecDeque<u8>>,
     completions: Vec<Completion>,
     used: u32,
     exhausted: u64,
@@ -70,6 +72,10 @@ struct Queued {
     slot: u32,
     start: usize,
     len: usize,
+    /// All, unless a completion says less.
+    sent: usize,
+    /// A piece of what an earlier send left.
+    of_rest: bool,
 }
 
 #[derive(Clone, Copy)]
@@ -154,7 +160,7 @@ impl Ring {
     /// Queues a send of a copy of `bytes`; what the socket does not take is kept and tried again at each flush.
     pub fn send(&mut self, slot: u32, bytes: &[u8]) -> io::Result<()> {
         if let Some(rest) = self.rests.get_mut(&slot) {
-            rest.extend_from_slice(bytes);
+            rest.extend(bytes);
             return Ok(());
         }
         if self.last_batch[slot as usize] == self.batch
@@ -168,15 +174,15 @@ impl Ring {
             // Only a message larger than the whole arena moves it, and then nothing is queued.
             self.arena.reserve(bytes.len());
         }
-        self.queue(slot, bytes)
-    }
-
-    fn queue(&mut self, slot: u32, bytes: &[u8]) -> io::Result<()> {
-        debug_assert!(self.arena.len() + bytes.len() <= self.arena.capacity());
         let start = self.arena.len();
         self.arena.extend_from_slice(bytes);
-        let index = self.queued.len() as u64;
-        self.queued.push(Queued { slot, start, len: bytes.len() });
+        self.queue(slot, start, false)
+    }
+
+    /// Queues the arena's bytes from `start` on; the caller saw to it that they fitted without moving the arena.
+    fn queue(&mut self, slot: u32, start: usize, of_rest: bool) -> io::Result<()> {
+        let (index, len) = (self.queued.len() as u64, self.arena.len() - start);
+        self.queued.push(Queued { slot, start, len, sent: len, of_rest });
         self.last_batch[slot as usize] = self.batch;
         let entry = send_entry(slot, &self.arena[start..]).user_data(KIND_SEND | index);
         // SAFETY: the arena is neither moved nor cleared before `submit` has returned, and then the send is over.
@@ -196,15 +202,20 @@ impl Ring {
         self.submit()
     }
 
+    /// Queues the next piece of each rest.
     fn retry(&mut self) -> io::Result<()> {
         self.submit()?;
-        let rests = std::mem::take(&mut self.rests);
-        for (slot, rest) in rests {
-            if self.queued.len() == BATCH || self.arena.len() + rest.len() > self.arena.capacity() {
+        let blocked: Vec<u32> = self.rests.keys().copied().collect();
+        for slot in blocked {
+            if self.queued.len() == BATCH || self.arena.len() + RETRY_BYTES > self.arena.capacity() {
                 self.submit()?;
-                self.arena.reserve(rest.len());
             }
-            self.queue(slot, &rest)?;
+            let Some(rest) = self.rests.get_mut(&slot) else { continue };
+            let (start, piece) = (self.arena.len(), rest.len().min(RETRY_BYTES));
+            let (front, back) = rest.as_slices();
+            self.arena.extend_from_slice(&front[..piece.min(front.len())]);
+            self.arena.extend_from_slice(&back[..piece - piece.min(front.len())]);
+            self.queue(slot, start, true)?;
         }
         Ok(())
     }
@@ -214,25 +225,36 @@ impl Ring {
             return Ok(());
         }
         self.enter()?;
+        if self.queued.is_empty() {
+            return Ok(());
+        }
         self.reap();
-        let (queued, arena, rests) = (&self.queued, &self.arena, &mut self.rests);
+        let (queued, arena, rests) = (&mut self.queued, &self.arena, &mut self.rests);
         self.completions.retain(|done| {
             if done.user_data & KIND_SEND == 0 {
                 return true;
             }
-            let Queued { slot, start, len } = queued[done.user_data as u32 as usize];
-            let sent = match done.result {
+            let send = &mut queued[done.user_data as u32 as usize];
+            send.sent = match done.result {
                 n if n >= 0 => n as usize,
                 e if e == -libc::EAGAIN || e == -libc::EINTR => 0,
                 // A reset peer: the receive says so, nothing is left to send.
-                _ => len,
+                _ => send.len,
             };
-            if sent < len {
-                rests.insert(slot, arena[start + sent..start + len].to_vec());
-            }
             false
         });
-        self.queued.clear();
+        for send in queued.drain(..) {
+            if send.of_rest {
+                let rest = rests.get_mut(&send.slot).expect("only its own sends shorten a rest");
+                rest.drain(..send.sent);
+                if rest.is_empty() {
+                    rests.remove(&send.slot);
+                }
+            } else if send.sent < send.len {
+                let rest = &arena[send.start + send.sent..send.start + send.len];
+                rests.insert(send.slot, rest.iter().copied().collect());
+            }
+        }
         self.arena.clear();
         self.batch += 1;
         Ok(())

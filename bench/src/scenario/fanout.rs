@@ -25,6 +25,9 @@ const SILENCE: Duration = Duration::from_secs(3);
 /// Own sends later than this at p99 make a timetable a fiction.
 const LATE: u64 = 1_000_000;
 
+/// Publications that may leave in one turn when the timetable asks for more.
+const LATE_AT_ONCE: usize = 64;
+
 /// When publications leave.
 #[derive(Clone, Copy, Debug)]
 pub enum Load {
@@ -99,7 +102,7 @@ impl Measured {
     }
 
     fn server_share(&self) -> f64 {
-        (self.end.server_ns - self.start.server_ns) as f64 / 1e9 / self.seconds()
+        self.server_ns() as f64 / 1e9 / self.seconds()
     }
 
     fn generator_share(&self) -> f64 {
@@ -108,7 +111,11 @@ impl Measured {
 
     fn ns_a_delivery(&self) -> f64 {
         let deliveries = (self.end.deliveries - self.start.deliveries).max(1);
-        (self.end.server_ns - self.start.server_ns) as f64 / deliveries as f64
+        self.server_ns() as f64 / deliveries as f64
+    }
+
+    fn server_ns(&self) -> u64 {
+        self.end.server_ns.saturating_sub(self.start.server_ns)
     }
 
     /// Deliveries that were owed but had not arrived.
@@ -401,7 +408,8 @@ impl Run<'_> {
             Load::Open { rate } => {
                 self.room.completed.clear();
                 let mut any = false;
-                loop {
+                // Bounded, so that a generator that cannot keep up still receives, and ends.
+                for _ in 0..LATE_AT_ONCE {
                     let due = self.press.timetable_ns + (self.press.scheduled as f64 / rate * 1e9) as u64;
                     if self.room.now_ns() < due {
                         return Ok(any);
@@ -413,6 +421,7 @@ impl Run<'_> {
                     self.press.lateness.record(self.room.now_ns() - due);
                     any = true;
                 }
+                Ok(any)
             }
         }
     }

@@ -87,14 +87,14 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
             report.remarks.push(format!("the baseline left {:.1} MiB of slab behind", bare.left_behind / 1048576.0));
         }
     }
-    let per_second = (cpu_end - cpu_start) as f64 / seconds / n;
+    let per_second = cpu_end.saturating_sub(cpu_start) as f64 / seconds / n;
     report.figure("server_cpu_per_connection", per_second, "ns/s", "over the window");
     let seen = (fleet.pings() - pings) as f64 / n;
     report.figure("pings_per_connection", seen, "", "in the window");
     if seen < 0.5 {
         report.remarks.push("the window is shorter than the server's ping interval".to_owned());
     }
-    report.figure("open_cpu_per_connection", (cpu_open - cpu_fresh) as f64 / n / 1e3, "µs", "accept, upgrade, join");
+    report.figure("open_cpu_per_connection", cpu_open.saturating_sub(cpu_fresh) as f64 / n / 1e3, "µs", "accept, upgrade, join");
     Ok(())
 }
 
