@@ -163,10 +163,7 @@ impl Ring {
             rest.extend(bytes);
             return Ok(());
         }
-        if self.last_batch[slot as usize] == self.batch
-            || self.queued.len() == BATCH
-            || self.arena.len() + bytes.len() > self.arena.capacity()
-        {
+        if self.arena.len() + bytes.len() > self.arena.capacity() || self.must_wait(slot) {
             self.flush()?;
             if self.rests.contains_key(&slot) {
                 return self.send(slot, bytes);
@@ -176,17 +173,27 @@ impl Ring {
         }
         let start = self.arena.len();
         self.arena.extend_from_slice(bytes);
-        self.queue(slot, start, false)
+        match self.queued.last_mut() {
+            Some(last) if last.slot == slot && !last.of_rest => {
+                last.len += bytes.len();
+                last.sent += bytes.len();
+            }
+            _ => self.queue(slot, start, false),
+        }
+        Ok(())
     }
 
-    /// Queues the arena's bytes from `start` on; the caller saw to it that they fitted without moving the arena.
-    fn queue(&mut self, slot: u32, start: usize, of_rest: bool) -> io::Result<()> {
-        let (index, len) = (self.queued.len() as u64, self.arena.len() - start);
+    /// True when the slot's send cannot join this submission: it is full, or has one for the slot that cannot grow.
+    fn must_wait(&self, slot: u32) -> bool {
+        let grows = self.queued.last().is_some_and(|last| last.slot == slot && !last.of_rest);
+        !grows && (self.queued.len() == BATCH || self.last_batch[slot as usize] == self.batch)
+    }
+
+    /// Queues the arena's bytes from `start` on.
+    fn queue(&mut self, slot: u32, start: usize, of_rest: bool) {
+        let len = self.arena.len() - start;
         self.queued.push(Queued { slot, start, len, sent: len, of_rest });
         self.last_batch[slot as usize] = self.batch;
-        let entry = send_entry(slot, &self.arena[start..]).user_data(KIND_SEND | index);
-        // SAFETY: the arena is neither moved nor cleared before `submit` has returned, and then the send is over.
-        unsafe { self.push(&entry) }
     }
 
     /// True when some socket did not take all it was sent.
@@ -215,7 +222,7 @@ impl Ring {
             let (front, back) = rest.as_slices();
             self.arena.extend_from_slice(&front[..piece.min(front.len())]);
             self.arena.extend_from_slice(&back[..piece - piece.min(front.len())]);
-            self.queue(slot, start, true)?;
+            self.queue(slot, start, true);
         }
         Ok(())
     }
@@ -223,6 +230,12 @@ impl Ring {
     fn submit(&mut self) -> io::Result<()> {
         if self.uring.submission().is_empty() && self.queued.is_empty() {
             return Ok(());
+        }
+        for index in 0..self.queued.len() {
+            let Queued { slot, start, len, .. } = self.queued[index];
+            let entry = send_entry(slot, &self.arena[start..start + len]).user_data(KIND_SEND | index as u64);
+            // SAFETY: the arena is neither moved nor cleared before the last `enter` has returned: each send is over then.
+            unsafe { self.push(&entry)? };
         }
         self.enter()?;
         if self.queued.is_empty() {
