@@ -127,7 +127,12 @@ struct FanoutArgs {
     #[arg(long, default_value_t = 100)]
     size: usize,
     /// Closed loop: publications outstanding in each channel.
-    #[arg(long, value_name = "W", conflicts_with = "rate", required_unless_present = "rate")]
+    #[arg(
+        long,
+        value_name = "W",
+        conflicts_with = "rate",
+        required_unless_present = "rate"
+    )]
     in_flight: Option<usize>,
     /// Open loop: publications a second in all, by timetable.
     #[arg(long, value_name = "R")]
@@ -202,13 +207,22 @@ fn main() -> ExitCode {
 fn run(scenario: Scenario) -> Result<Report, Failure> {
     match scenario {
         Scenario::Limit(args) => {
-            let plan = bare_plan(&args.bare, &args.common, args.members, args.size, args.in_flight)?;
+            let plan = bare_plan(
+                &args.bare,
+                &args.common,
+                args.members,
+                args.size,
+                args.in_flight,
+            )?;
             conclude(args.common, "limit", |report| limit::run(&plan, report))
         }
         Scenario::Fanout(args) => fan_out(args),
         Scenario::Idle(args) => {
             let target = Target::parse(&args.server.target).map_err(Failure::Usage)?;
-            demand(args.connections > 0 && args.server.channels > 0, "connections and channels begin at 1")?;
+            demand(
+                args.connections > 0 && args.server.channels > 0,
+                "connections and channels begin at 1",
+            )?;
             let cores = args.common.cores.clone();
             let plan = idle::Plan {
                 target: &target,
@@ -230,16 +244,30 @@ fn run(scenario: Scenario) -> Result<Report, Failure> {
 fn fan_out(args: FanoutArgs) -> Result<Report, Failure> {
     let target = Target::parse(&args.server.target).map_err(Failure::Usage)?;
     let channels = args.server.channels;
-    demand(args.members >= channels && channels > 0, "there must be a channel, and a member for each")?;
+    demand(
+        args.members >= channels && channels > 0,
+        "there must be a channel, and a member for each",
+    )?;
     demand(args.publishers > 0, "somebody has to publish")?;
-    demand(args.size >= payload::SMALLEST, &format!("a publication has at least {} bytes", payload::SMALLEST))?;
+    demand(
+        args.size >= payload::SMALLEST,
+        &format!("a publication has at least {} bytes", payload::SMALLEST),
+    )?;
     let load = match (args.in_flight, args.rate) {
         (Some(in_flight), _) if in_flight > 0 => fanout::Load::Closed { in_flight },
         (None, Some(rate)) if rate > 0.0 && rate.is_finite() => fanout::Load::Open { rate },
-        _ => return Err(Failure::Usage("--in-flight or --rate must be above 0".to_owned())),
+        _ => {
+            return Err(Failure::Usage(
+                "--in-flight or --rate must be above 0".to_owned(),
+            ));
+        }
     };
     let in_flight = args.in_flight.unwrap_or(1);
-    let bare = args.limit.then(|| bare_plan(&args.bare, &args.common, args.members, args.size, in_flight)).transpose()?;
+    let sockets = args.members.min(limit::MOST_MEMBERS);
+    let bare = args
+        .limit
+        .then(|| bare_plan(&args.bare, &args.common, sockets, args.size, in_flight))
+        .transpose()?;
     let cores = args.common.cores.clone();
     let plan = fanout::Plan {
         target: &target,
@@ -267,7 +295,10 @@ fn bare_plan(
     size: usize,
     in_flight: usize,
 ) -> Result<limit::Plan, Failure> {
-    demand(members > 0 && size > 0 && in_flight > 0 && bare.runs > 0, "members, size, in-flight and runs begin at 1")?;
+    demand(
+        members > 0 && size > 0 && in_flight > 0 && bare.runs > 0,
+        "members, size, in-flight and runs begin at 1",
+    )?;
     Ok(limit::Plan {
         members,
         size,

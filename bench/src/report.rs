@@ -26,11 +26,20 @@ impl Host {
     pub fn read(priority: String) -> Self {
         let text = |path: &str| fs::read_to_string(path).unwrap_or_default();
         let field = |text: &str, name: &str| {
-            let line = text.lines().find(|line| line.starts_with(name)).unwrap_or_default();
-            line.split_once(':').map(|(_, value)| value.trim().to_owned()).unwrap_or_default()
+            let line = text
+                .lines()
+                .find(|line| line.starts_with(name))
+                .unwrap_or_default();
+            line.split_once(':')
+                .map(|(_, value)| value.trim().to_owned())
+                .unwrap_or_default()
         };
         let memory = field(&text("/proc/meminfo"), "MemTotal");
-        let kilobytes: u64 = memory.split(' ').next().and_then(|word| word.parse().ok()).unwrap_or(0);
+        let kilobytes: u64 = memory
+            .split(' ')
+            .next()
+            .and_then(|word| word.parse().ok())
+            .unwrap_or(0);
         Self {
             kernel: text("/proc/sys/kernel/osrelease").trim().to_owned(),
             cpu: field(&text("/proc/cpuinfo"), "model name"),
@@ -93,13 +102,29 @@ impl Report {
     }
 
     /// Adds a line.
-    pub fn figure(&mut self, key: &'static str, value: f64, unit: &'static str, note: impl Into<String>) {
-        self.figures.push(Figure { key, value, unit, note: note.into() });
+    pub fn figure(
+        &mut self,
+        key: &'static str,
+        value: f64,
+        unit: &'static str,
+        note: impl Into<String>,
+    ) {
+        self.figures.push(Figure {
+            key,
+            value,
+            unit,
+            note: note.into(),
+        });
     }
 
     /// Adds a line for a repeated measurement.
     pub fn spread(&mut self, key: &'static str, spread: &Spread, unit: &'static str, note: &str) {
-        let note = format!("[{}–{}] of {}; {note}", number(spread.min), number(spread.max), spread.runs.len());
+        let note = format!(
+            "[{}–{}] of {}; {note}",
+            number(spread.min),
+            number(spread.max),
+            spread.runs.len()
+        );
         self.figure(key, spread.median, unit, note);
     }
 
@@ -113,19 +138,37 @@ impl Report {
     pub fn render(&self) -> String {
         let mut out = String::new();
         let mut line = |text: String| out.push_str(&(text + "\n"));
-        line(format!("ringway-bench {} on {} cores {}, Linux {}", self.scenario, self.host.cores, self.host.cpu, self.host.kernel));
+        line(format!(
+            "ringway-bench {} on {} cores {}, Linux {}",
+            self.scenario, self.host.cores, self.host.cpu, self.host.kernel
+        ));
         line(format!("priority: {}", self.host.priority));
         if self.scenario != "limit" {
             line(self.faults.to_string());
         }
-        self.invalid.iter().for_each(|why| line(format!("INVALID RUN: {why}")));
-        self.remarks.iter().for_each(|remark| line(format!("note: {remark}")));
-        let width = self.figures.iter().map(|figure| figure.key.len()).max().unwrap_or(0);
+        self.invalid
+            .iter()
+            .for_each(|why| line(format!("INVALID RUN: {why}")));
+        self.remarks
+            .iter()
+            .for_each(|remark| line(format!("note: {remark}")));
+        let width = self
+            .figures
+            .iter()
+            .map(|figure| figure.key.len())
+            .max()
+            .unwrap_or(0);
         for figure in &self.figures {
             let value = number(figure.value);
-            line(format!("  {:width$}  {value:>12} {:<6}  {}", figure.key, figure.unit, figure.note));
+            line(format!(
+                "  {:width$}  {value:>12} {:<6}  {}",
+                figure.key, figure.unit, figure.note
+            ));
         }
-        for (name, times) in [("latency", &self.latency), ("own sends late", &self.lateness)] {
+        for (name, times) in [
+            ("latency", &self.latency),
+            ("own sends late", &self.lateness),
+        ] {
             if let Some(times) = times {
                 let mut text = format!("  {name}, ms:");
                 let columns = [
@@ -148,7 +191,8 @@ impl Report {
     /// Writes the JSON.
     pub fn save(&self, path: &Path) -> io::Result<()> {
         let text = serde_json::to_string_pretty(self).map_err(io::Error::other)?;
-        fs::write(path, text + "\n").map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))
+        fs::write(path, text + "\n")
+            .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))
     }
 }
 
@@ -172,9 +216,14 @@ mod tests {
     fn the_verdict_stands_before_any_figure() {
         let mut report = Report::new("fanout", Host::read("plain".to_owned()), None);
         report.figure("server_ns_a_delivery", 271.0, "ns", "");
-        report.verdict(Faults { lost: 2, ..Faults::default() });
+        report.verdict(Faults {
+            lost: 2,
+            ..Faults::default()
+        });
         let text = report.render();
-        assert!(text.find("NOT VERIFIED: 2 lost").unwrap() < text.find("server_ns_a_delivery").unwrap());
+        assert!(
+            text.find("NOT VERIFIED: 2 lost").unwrap() < text.find("server_ns_a_delivery").unwrap()
+        );
         assert!(!report.verified);
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!(json["faults"]["lost"], 2);

@@ -50,9 +50,14 @@ impl Encoding {
                 if let Some(token) = token {
                     connect["token"] = token.into();
                 }
-                message.extend_from_slice(serde_json::json!({ "id": 1, "connect": connect }).to_string().as_bytes());
+                message.extend_from_slice(
+                    serde_json::json!({ "id": 1, "connect": connect })
+                        .to_string()
+                        .as_bytes(),
+                );
                 if let Some(channel) = channel {
-                    let subscribe = serde_json::json!({ "id": 2, "subscribe": { "channel": channel } });
+                    let subscribe =
+                        serde_json::json!({ "id": 2, "subscribe": { "channel": channel } });
                     message.push(b'\n');
                     message.extend_from_slice(subscribe.to_string().as_bytes());
                 }
@@ -79,7 +84,8 @@ impl Encoding {
         let mut message = Vec::with_capacity(data.len() + channel.len() + 64);
         match self {
             Self::Json => {
-                let head = format!("{{\"id\":{id},\"publish\":{{\"channel\":\"{channel}\",\"data\":");
+                let head =
+                    format!("{{\"id\":{id},\"publish\":{{\"channel\":\"{channel}\",\"data\":");
                 message.extend_from_slice(head.as_bytes());
                 message.extend_from_slice(data);
                 message.extend_from_slice(b"}}");
@@ -147,7 +153,9 @@ impl Encoding {
 }
 
 fn read_json(reply: &[u8]) -> Reply {
-    let Ok(value) = serde_json::from_slice::<serde_json::Value>(reply) else { return Reply::Garbage };
+    let Ok(value) = serde_json::from_slice::<serde_json::Value>(reply) else {
+        return Reply::Garbage;
+    };
     let id = value["id"].as_u64().unwrap_or(0);
     if let Some(error) = value.get("error") {
         let message = error["message"].as_str().unwrap_or_default().to_owned();
@@ -264,8 +272,15 @@ mod tests {
     #[test]
     fn splits_protobuf_replies() {
         assert_eq!(replies(Encoding::Protobuf, &[0]), [b""]);
-        assert_eq!(replies(Encoding::Protobuf, &[2, 8, 1, 0, 2, 8, 2]), [b"\x08\x01".as_slice(), b"", b"\x08\x02"]);
-        assert_eq!(replies(Encoding::Protobuf, &[9, 8, 1]), [&[9, 8, 1]], "a cut reply is shown whole");
+        assert_eq!(
+            replies(Encoding::Protobuf, &[2, 8, 1, 0, 2, 8, 2]),
+            [b"\x08\x01".as_slice(), b"", b"\x08\x02"]
+        );
+        assert_eq!(
+            replies(Encoding::Protobuf, &[9, 8, 1]),
+            [&[9, 8, 1]],
+            "a cut reply is shown whole"
+        );
     }
 
     #[test]
@@ -274,12 +289,18 @@ mod tests {
         assert_eq!(json(r#"{"id":2,"subscribe":{}}"#), Reply::Done(2));
         assert_eq!(json(r#"{"push":{"channel":"a","join":{}}}"#), Reply::Push);
         let refused = Reply::Refused(4, 103, "permission denied".to_owned());
-        assert_eq!(json(r#"{"id":4,"error":{"code":103,"message":"permission denied"}}"#), refused);
+        assert_eq!(
+            json(r#"{"id":4,"error":{"code":103,"message":"permission denied"}}"#),
+            refused
+        );
         assert_eq!(json("nonsense"), Reply::Garbage);
 
         let protobuf = |bytes: &[u8]| Encoding::Protobuf.read_reply(bytes);
         assert_eq!(protobuf(b"\x08\x02\x32\x00"), Reply::Done(2));
-        assert_eq!(protobuf(b"\x08\x04\x12\x06\x08\x67\x12\x02no"), Reply::Refused(4, 103, "no".to_owned()));
+        assert_eq!(
+            protobuf(b"\x08\x04\x12\x06\x08\x67\x12\x02no"),
+            Reply::Refused(4, 103, "no".to_owned())
+        );
         assert_eq!(protobuf(b"\x22\x00"), Reply::Push);
         assert_eq!(protobuf(b"\x22\x09"), Reply::Garbage);
     }
@@ -289,7 +310,11 @@ mod tests {
         let unmask = |frame: &[u8]| -> Vec<u8> {
             assert!(frame[1] & 0x7f < 126, "a short frame");
             let mask = &frame[2..6];
-            frame[6..].iter().zip(mask.iter().cycle()).map(|(a, b)| a ^ b).collect()
+            frame[6..]
+                .iter()
+                .zip(mask.iter().cycle())
+                .map(|(a, b)| a ^ b)
+                .collect()
         };
         let json = unmask(&Encoding::Json.publish_frame(7, "a", b"\"x\""));
         assert_eq!(json, br#"{"id":7,"publish":{"channel":"a","data":"x"}}"#);
@@ -297,6 +322,9 @@ mod tests {
         let protobuf = unmask(&Encoding::Protobuf.publish_frame(7, "a", b"\"x\""));
         assert_eq!(protobuf, b"\x0c\x08\x07\x3a\x08\x0a\x01a\x12\x03\"x\"");
         let join = unmask(&Encoding::Protobuf.join_frame(None, Some("r")));
-        assert_eq!(join, b"\x13\x08\x01\x22\x0f\x22\x0dringway-bench\x07\x08\x02\x2a\x03\x0a\x01r");
+        assert_eq!(
+            join,
+            b"\x13\x08\x01\x22\x0f\x22\x0dringway-bench\x07\x08\x02\x2a\x03\x0a\x01r"
+        );
     }
 }

@@ -24,7 +24,11 @@ pub fn rings(connections: usize) -> io::Result<Vec<Ring>> {
     let mut left = connections;
     while left > 0 {
         let slots = left.min(SLOTS_A_RING);
-        rings.push(Ring::new(RingSize { slots: slots as u32, buffers: 512, buffer_bytes: 16 * 1024 })?);
+        rings.push(Ring::new(RingSize {
+            slots: slots as u32,
+            buffers: 512,
+            buffer_bytes: 16 * 1024,
+        })?);
         left -= slots;
     }
     Ok(rings)
@@ -97,7 +101,10 @@ impl<'a> Fleet<'a> {
     /// # Errors
     /// When one cannot be opened: a run with fewer would measure something else.
     pub fn open(&mut self, count: usize, mut on_progress: impl FnMut(usize)) -> io::Result<()> {
-        let request = self.manners.target.upgrade_request(self.manners.encoding.subprotocol());
+        let request = self
+            .manners
+            .target
+            .upgrade_request(self.manners.encoding.subprotocol());
         let mut last_progress = Instant::now();
         while self.connections.len() < count || self.opening > 0 {
             if self.connections.len() < count && self.opening < OPENING_AT_ONCE {
@@ -108,13 +115,17 @@ impl<'a> Fleet<'a> {
             self.poll(|_, _, _| {})?;
             if self.faults.closed + self.faults.refused + self.faults.malformed > 0 {
                 let words = self.faults.first.clone().unwrap_or_default();
-                return Err(io::Error::other(format!("a connection could not be opened: {words}")));
+                return Err(io::Error::other(format!(
+                    "a connection could not be opened: {words}"
+                )));
             }
             match self.opening == before {
                 false => last_progress = Instant::now(),
                 true if last_progress.elapsed() > OPENING_PATIENCE => {
                     let waiting = self.opening;
-                    return Err(io::Error::other(format!("{waiting} connections got no answer in 20 s")));
+                    return Err(io::Error::other(format!(
+                        "{waiting} connections got no answer in 20 s"
+                    )));
                 }
                 true => {}
             }
@@ -157,10 +168,12 @@ impl<'a> Fleet<'a> {
                 Event::Received { slot, bytes } => {
                     floor.received(number * SLOTS_A_RING + slot as usize, bytes, &mut on);
                 }
-                Event::Closed { slot, errno } => floor.closed(number * SLOTS_A_RING + slot as usize, || match errno {
-                    Some(errno) => io::Error::from_raw_os_error(errno).to_string(),
-                    None => "the server closed the socket".to_owned(),
-                }),
+                Event::Closed { slot, errno } => {
+                    floor.closed(number * SLOTS_A_RING + slot as usize, || match errno {
+                        Some(errno) => io::Error::from_raw_os_error(errno).to_string(),
+                        None => "the server closed the socket".to_owned(),
+                    })
+                }
             })?;
         }
         if !self.errands.is_empty() {
@@ -193,8 +206,15 @@ impl<'a> Fleet<'a> {
     /// Sleeps until a ring has something or `limit` is over.
     pub fn wait(&self, limit: Duration) -> io::Result<()> {
         use rustix::event::{PollFd, PollFlags, Timespec, poll};
-        let mut fds: Vec<PollFd<'_>> = self.rings.iter().map(|ring| PollFd::new(ring, PollFlags::IN)).collect();
-        let timeout = Timespec { tv_sec: limit.as_secs() as i64, tv_nsec: i64::from(limit.subsec_nanos()) };
+        let mut fds: Vec<PollFd<'_>> = self
+            .rings
+            .iter()
+            .map(|ring| PollFd::new(ring, PollFlags::IN))
+            .collect();
+        let timeout = Timespec {
+            tv_sec: limit.as_secs() as i64,
+            tv_nsec: i64::from(limit.subsec_nanos()),
+        };
         match poll(&mut fds, Some(&timeout)) {
             Ok(_) | Err(rustix::io::Errno::INTR) => Ok(()),
             Err(e) => Err(e.into()),
@@ -238,7 +258,12 @@ struct Floor<'a> {
 }
 
 impl Floor<'_> {
-    fn received(&mut self, index: usize, bytes: &[u8], on: &mut impl FnMut(usize, &[u8], &mut Faults)) {
+    fn received(
+        &mut self,
+        index: usize,
+        bytes: &[u8],
+        on: &mut impl FnMut(usize, &[u8], &mut Faults),
+    ) {
         match self.connections[index].stage {
             Stage::Closed => {}
             Stage::Upgrading => self.upgrading(index, bytes, on),
@@ -246,7 +271,12 @@ impl Floor<'_> {
         }
     }
 
-    fn upgrading(&mut self, index: usize, bytes: &[u8], on: &mut impl FnMut(usize, &[u8], &mut Faults)) {
+    fn upgrading(
+        &mut self,
+        index: usize,
+        bytes: &[u8],
+        on: &mut impl FnMut(usize, &[u8], &mut Faults),
+    ) {
         let mut answer = std::mem::take(&mut self.connections[index].answer);
         answer.extend_from_slice(bytes);
         match handshake::answer_length(&answer, self.encoding.subprotocol()) {
@@ -261,7 +291,12 @@ impl Floor<'_> {
         }
     }
 
-    fn frames(&mut self, index: usize, bytes: &[u8], on: &mut impl FnMut(usize, &[u8], &mut Faults)) {
+    fn frames(
+        &mut self,
+        index: usize,
+        bytes: &[u8],
+        on: &mut impl FnMut(usize, &[u8], &mut Faults),
+    ) {
         let mut deframer = std::mem::take(&mut self.connections[index].deframer);
         let walked = deframer.walk(bytes, |frame| match frame {
             Frame::Data(message) => self.encoding.each_reply(message, |reply| match reply {
@@ -269,10 +304,14 @@ impl Floor<'_> {
                     *self.pings += 1;
                     self.errands.push(Errand::Pong(index));
                 }
-                reply if self.connections[index].stage == Stage::Open => on(index, reply, self.faults),
+                reply if self.connections[index].stage == Stage::Open => {
+                    on(index, reply, self.faults)
+                }
                 reply => self.joining(index, reply),
             }),
-            Frame::Ping(payload) => self.errands.push(Errand::NativePong(index, payload.to_vec())),
+            Frame::Ping(payload) => self
+                .errands
+                .push(Errand::NativePong(index, payload.to_vec())),
             Frame::Pong => {}
             Frame::Close(code) => self.closed(index, || format!("the server closed with {code}")),
         });
@@ -284,7 +323,10 @@ impl Floor<'_> {
     }
 
     fn joining(&mut self, index: usize, reply: &[u8]) {
-        match (self.encoding.read_reply(reply), self.connections[index].stage) {
+        match (
+            self.encoding.read_reply(reply),
+            self.connections[index].stage,
+        ) {
             (Reply::Done(_), Stage::Joining(left)) if left > 1 => {
                 self.connections[index].stage = Stage::Joining(left - 1);
             }
@@ -296,12 +338,15 @@ impl Floor<'_> {
             (Reply::Push, _) => {}
             (Reply::Refused(id, code, message), _) => {
                 self.faults.refused += 1;
-                self.faults.explain(|| format!("connection {index}: command {id}: error {code} {message}"));
+                self.faults.explain(|| {
+                    format!("connection {index}: command {id}: error {code} {message}")
+                });
             }
             (Reply::Garbage, _) => {
                 self.faults.malformed += 1;
                 let text = String::from_utf8_lossy(reply);
-                self.faults.explain(|| format!("connection {index}: no reply: {text}"));
+                self.faults
+                    .explain(|| format!("connection {index}: no reply: {text}"));
             }
         }
     }
@@ -314,6 +359,7 @@ impl Floor<'_> {
             Stage::Upgrading | Stage::Joining(_) => *self.opening -= 1,
         }
         self.faults.closed += 1;
-        self.faults.explain(|| format!("connection {index}: {}", words()));
+        self.faults
+            .explain(|| format!("connection {index}: {}", words()));
     }
 }

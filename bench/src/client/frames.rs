@@ -54,7 +54,11 @@ impl Deframer {
     ///
     /// # Errors
     /// The first frame that is not allowed; what follows is not read.
-    pub fn walk(&mut self, mut bytes: &[u8], mut on: impl FnMut(Frame<'_>)) -> Result<(), FrameFault> {
+    pub fn walk(
+        &mut self,
+        mut bytes: &[u8],
+        mut on: impl FnMut(Frame<'_>),
+    ) -> Result<(), FrameFault> {
         if !self.cut.is_empty() {
             bytes = match self.complete(bytes)? {
                 Some(rest) => rest,
@@ -99,7 +103,9 @@ struct Head {
 }
 
 fn head(bytes: &[u8]) -> Result<Option<Head>, FrameFault> {
-    let &[first, second, ..] = bytes else { return Ok(None) };
+    let &[first, second, ..] = bytes else {
+        return Ok(None);
+    };
     if first & 0x70 != 0 {
         return Err(FrameFault::Reserved);
     }
@@ -124,14 +130,22 @@ fn head(bytes: &[u8]) -> Result<Option<Head>, FrameFault> {
         },
         short => (2, usize::from(short)),
     };
-    Ok(Some(Head { opcode, payload_at, payload_len }))
+    Ok(Some(Head {
+        opcode,
+        payload_at,
+        payload_len,
+    }))
 }
 
 /// The first frame and its whole length, or none when it is not all there.
 fn split(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, FrameFault> {
-    let Some(head) = head(bytes)? else { return Ok(None) };
+    let Some(head) = head(bytes)? else {
+        return Ok(None);
+    };
     let end = head.payload_at + head.payload_len;
-    let Some(payload) = bytes.get(head.payload_at..end) else { return Ok(None) };
+    let Some(payload) = bytes.get(head.payload_at..end) else {
+        return Ok(None);
+    };
     let frame = match head.opcode {
         0x1 | 0x2 => Frame::Data(payload),
         0x8 => Frame::Close(match payload {
@@ -168,7 +182,12 @@ pub fn write_masked(out: &mut Vec<u8>, opcode: Opcode, payload: &[u8]) {
         }
     }
     out.extend_from_slice(&MASK);
-    out.extend(payload.iter().zip(MASK.iter().cycle()).map(|(byte, mask)| byte ^ mask));
+    out.extend(
+        payload
+            .iter()
+            .zip(MASK.iter().cycle())
+            .map(|(byte, mask)| byte ^ mask),
+    );
 }
 
 #[cfg(test)]
@@ -188,7 +207,10 @@ mod tests {
     #[test]
     fn yields_the_same_frames_however_the_stream_is_cut() {
         let sizes = [0, 1, 125, 126, 300, 70_000, 5];
-        let payloads: Vec<Vec<u8>> = sizes.iter().map(|&n| (0..n).map(|i| i as u8).collect()).collect();
+        let payloads: Vec<Vec<u8>> = sizes
+            .iter()
+            .map(|&n| (0..n).map(|i| i as u8).collect())
+            .collect();
         let stream: Vec<u8> = payloads.iter().flat_map(|p| server_frame(p)).collect();
         for step in [1, 2, 3, 7, 127, 4096, stream.len()] {
             let (mut deframer, mut got) = (Deframer::default(), Vec::new());
@@ -208,7 +230,9 @@ mod tests {
     fn tells_control_frames_apart() {
         let mut got = Vec::new();
         let stream = [0x89, 1, b'x', 0x8a, 0, 0x88, 2, 0x0b, 0xb9, 0x88, 0];
-        Deframer::default().walk(&stream, |frame| got.push(format!("{frame:?}"))).unwrap();
+        Deframer::default()
+            .walk(&stream, |frame| got.push(format!("{frame:?}")))
+            .unwrap();
         assert_eq!(got, ["Ping([120])", "Pong", "Close(3001)", "Close(1005)"]);
     }
 

@@ -42,7 +42,11 @@ impl Target {
             .map_err(|e| format!("{authority}: {e}"))?
             .find(SocketAddr::is_ipv4)
             .ok_or_else(|| format!("{authority}: no IPv4 address"))?;
-        Ok(Self { address, host: authority.to_owned(), path: path.to_owned() })
+        Ok(Self {
+            address,
+            host: authority.to_owned(),
+            path: path.to_owned(),
+        })
     }
 
     /// The upgrade request, ready to send.
@@ -84,7 +88,9 @@ pub fn dial_and_ask(target: SocketAddr, index: usize, request: &[u8]) -> io::Res
 /// 127.1.0.1, 127.1.0.2, …: the whole of 127.0.0.0/8 is local on Linux.
 fn source(index: usize) -> IpAddr {
     let number = (index / CONNECTIONS_A_SOURCE) as u32 + 1;
-    IpAddr::V4(Ipv4Addr::from(u32::from(Ipv4Addr::new(127, 1, 0, 0)) + number))
+    IpAddr::V4(Ipv4Addr::from(
+        u32::from(Ipv4Addr::new(127, 1, 0, 0)) + number,
+    ))
 }
 
 /// Looks for the end of the answer in what has arrived: its length, or none when it is not all there.
@@ -106,17 +112,24 @@ pub fn answer_length(bytes: &[u8], subprotocol: Option<&str>) -> Result<Option<u
     }
     let headers: Vec<(&str, &str)> = lines.filter_map(|line| line.split_once(':')).collect();
     let value = |name: &str| {
-        let found = headers.iter().find(|(have, _)| have.eq_ignore_ascii_case(name));
+        let found = headers
+            .iter()
+            .find(|(have, _)| have.eq_ignore_ascii_case(name));
         found.map(|(_, value)| value.trim())
     };
     if value("sec-websocket-accept") != Some(ACCEPT) {
         return Err("Sec-WebSocket-Accept is wrong or missing".to_owned());
     }
     if value("sec-websocket-protocol") != subprotocol {
-        return Err(format!("asked for subprotocol {subprotocol:?}, got {:?}", value("sec-websocket-protocol")));
+        return Err(format!(
+            "asked for subprotocol {subprotocol:?}, got {:?}",
+            value("sec-websocket-protocol")
+        ));
     }
     if let Some(extensions) = value("sec-websocket-extensions") {
-        return Err(format!("no extension was offered, the server took `{extensions}`"));
+        return Err(format!(
+            "no extension was offered, the server took `{extensions}`"
+        ));
     }
     Ok(Some(at + 4))
 }
@@ -144,11 +157,18 @@ mod tests {
 
     #[test]
     fn believes_only_a_right_answer() {
-        let right = format!("HTTP/1.1 101 Switching Protocols\r\nsec-websocket-accept: {ACCEPT}\r\n\r\nrest");
-        assert_eq!(answer_length(right.as_bytes(), None), Ok(Some(right.len() - 4)));
+        let right = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nsec-websocket-accept: {ACCEPT}\r\n\r\nrest"
+        );
+        assert_eq!(
+            answer_length(right.as_bytes(), None),
+            Ok(Some(right.len() - 4))
+        );
         assert_eq!(answer_length(&right.as_bytes()[..40], None), Ok(None));
         assert!(answer_length(right.as_bytes(), Some("centrifuge-protobuf")).is_err());
         assert!(answer_length(b"HTTP/1.1 503 Service Unavailable\r\n\r\n", None).is_err());
-        assert!(answer_length(b"HTTP/1.1 101 Ok\r\nSec-WebSocket-Accept: x\r\n\r\n", None).is_err());
+        assert!(
+            answer_length(b"HTTP/1.1 101 Ok\r\nSec-WebSocket-Accept: x\r\n\r\n", None).is_err()
+        );
     }
 }

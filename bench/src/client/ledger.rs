@@ -45,7 +45,10 @@ impl Faults {
 impl fmt::Display for Faults {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         if self.is_verified() {
-            return write!(f, "verified: order kept, nothing lost, duplicated or corrupted");
+            return write!(
+                f,
+                "verified: order kept, nothing lost, duplicated or corrupted"
+            );
         }
         write!(f, "NOT VERIFIED:")?;
         let counts = [
@@ -96,12 +99,18 @@ impl View {
             return Seen::InOrder;
         }
         if sequence > self.next {
-            self.missing.get_or_insert_default().push(self.next..sequence);
+            self.missing
+                .get_or_insert_default()
+                .push(self.next..sequence);
             self.next = sequence + 1;
             return Seen::AfterGap;
         }
-        let Some(missing) = &mut self.missing else { return Seen::Duplicate };
-        let Some(at) = missing.iter().position(|gap| gap.contains(&sequence)) else { return Seen::Duplicate };
+        let Some(missing) = &mut self.missing else {
+            return Seen::Duplicate;
+        };
+        let Some(at) = missing.iter().position(|gap| gap.contains(&sequence)) else {
+            return Seen::Duplicate;
+        };
         let gap = missing.swap_remove(at);
         let parts = [gap.start..sequence, sequence + 1..gap.end];
         missing.extend(parts.into_iter().filter(|part| !part.is_empty()));
@@ -122,7 +131,13 @@ mod tests {
 
     fn seen(sequences: &[u32]) -> (Vec<Seen>, View) {
         let mut view = View::default();
-        (sequences.iter().map(|&sequence| view.observe(sequence)).collect(), view)
+        (
+            sequences
+                .iter()
+                .map(|&sequence| view.observe(sequence))
+                .collect(),
+            view,
+        )
     }
 
     #[test]
@@ -162,6 +177,9 @@ mod tests {
         assert!(faults.to_string().starts_with("verified"));
         faults.lost = 3;
         faults.explain(|| "subscriber 7 misses 2".to_owned());
-        assert_eq!(faults.to_string(), "NOT VERIFIED: 3 lost; first: subscriber 7 misses 2");
+        assert_eq!(
+            faults.to_string(),
+            "NOT VERIFIED: 3 lost; first: subscriber 7 misses 2"
+        );
     }
 }

@@ -78,12 +78,17 @@ pub fn read(bytes: &[u8], size: usize) -> Option<Stamp> {
     Some(Stamp {
         origin: Origin(body[ORIGIN_AT..SEQUENCE_AT].try_into().expect("16 bytes")),
         sequence: unhex8(&body[SEQUENCE_AT..DUE_AT]),
-        due_ns: u64::from(unhex8(&body[DUE_AT..DUE_AT + 8])) << 32 | u64::from(unhex8(&body[DUE_AT + 8..FILLER_AT])),
+        due_ns: u64::from(unhex8(&body[DUE_AT..DUE_AT + 8])) << 32
+            | u64::from(unhex8(&body[DUE_AT + 8..FILLER_AT])),
     })
 }
 
-const SEEDS: [u64; 4] =
-    [0xa076_1d64_78bd_642f, 0xe703_7ed1_a0b4_28db, 0x8ebc_6af0_9c88_c6e3, 0x5899_65cc_7537_4cc3];
+const SEEDS: [u64; 4] = [
+    0xa076_1d64_78bd_642f,
+    0xe703_7ed1_a0b4_28db,
+    0x8ebc_6af0_9c88_c6e3,
+    0x5899_65cc_7537_4cc3,
+];
 
 /// A fast keyless hash for catching accidents, two lanes of 16 bytes.
 fn checksum(bytes: &[u8]) -> u64 {
@@ -97,7 +102,10 @@ fn checksum(bytes: &[u8]) -> u64 {
     for eight in &mut words {
         a = mix(word(eight) ^ SEEDS[2], a ^ SEEDS[3]);
     }
-    let last = words.remainder().iter().fold(0, |last, byte| last << 8 | u64::from(*byte));
+    let last = words
+        .remainder()
+        .iter()
+        .fold(0, |last, byte| last << 8 | u64::from(*byte));
     mix(a ^ last ^ SEEDS[1], b ^ SEEDS[3])
 }
 
@@ -142,7 +150,11 @@ mod tests {
     use super::*;
 
     fn stamp(sequence: u32) -> Stamp {
-        Stamp { origin: Origin::new(0xabcd_0001, 77), sequence, due_ns: 0x0123_4567_89ab_cdef }
+        Stamp {
+            origin: Origin::new(0xabcd_0001, 77),
+            sequence,
+            due_ns: 0x0123_4567_89ab_cdef,
+        }
     }
 
     #[test]

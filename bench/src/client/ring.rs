@@ -185,14 +185,23 @@ impl Ring {
 
     /// True when the slot's send cannot join this submission: it is full, or has one for the slot that cannot grow.
     fn must_wait(&self, slot: u32) -> bool {
-        let grows = self.queued.last().is_some_and(|last| last.slot == slot && !last.of_rest);
+        let grows = self
+            .queued
+            .last()
+            .is_some_and(|last| last.slot == slot && !last.of_rest);
         !grows && (self.queued.len() == BATCH || self.last_batch[slot as usize] == self.batch)
     }
 
     /// Queues the arena's bytes from `start` on.
     fn queue(&mut self, slot: u32, start: usize, of_rest: bool) {
         let len = self.arena.len() - start;
-        self.queued.push(Queued { slot, start, len, sent: len, of_rest });
+        self.queued.push(Queued {
+            slot,
+            start,
+            len,
+            sent: len,
+            of_rest,
+        });
         self.last_batch[slot as usize] = self.batch;
     }
 
@@ -214,14 +223,19 @@ impl Ring {
         self.submit()?;
         let blocked: Vec<u32> = self.rests.keys().copied().collect();
         for slot in blocked {
-            if self.queued.len() == BATCH || self.arena.len() + RETRY_BYTES > self.arena.capacity() {
+            if self.queued.len() == BATCH || self.arena.len() + RETRY_BYTES > self.arena.capacity()
+            {
                 self.submit()?;
             }
-            let Some(rest) = self.rests.get_mut(&slot) else { continue };
+            let Some(rest) = self.rests.get_mut(&slot) else {
+                continue;
+            };
             let (start, piece) = (self.arena.len(), rest.len().min(RETRY_BYTES));
             let (front, back) = rest.as_slices();
-            self.arena.extend_from_slice(&front[..piece.min(front.len())]);
-            self.arena.extend_from_slice(&back[..piece - piece.min(front.len())]);
+            self.arena
+                .extend_from_slice(&front[..piece.min(front.len())]);
+            self.arena
+                .extend_from_slice(&back[..piece - piece.min(front.len())]);
             self.queue(slot, start, true);
         }
         Ok(())
@@ -232,8 +246,11 @@ impl Ring {
             return Ok(());
         }
         for index in 0..self.queued.len() {
-            let Queued { slot, start, len, .. } = self.queued[index];
-            let entry = send_entry(slot, &self.arena[start..start + len]).user_data(KIND_SEND | index as u64);
+            let Queued {
+                slot, start, len, ..
+            } = self.queued[index];
+            let entry = send_entry(slot, &self.arena[start..start + len])
+                .user_data(KIND_SEND | index as u64);
             // SAFETY: the arena is neither moved nor cleared before the last `enter` has returned: each send is over then.
             unsafe { self.push(&entry)? };
         }
@@ -258,7 +275,9 @@ impl Ring {
         });
         for send in queued.drain(..) {
             if send.of_rest {
-                let rest = rests.get_mut(&send.slot).expect("only its own sends shorten a rest");
+                let rest = rests
+                    .get_mut(&send.slot)
+                    .expect("only its own sends shorten a rest");
                 rest.drain(..send.sent);
                 if rest.is_empty() {
                     rests.remove(&send.slot);
@@ -279,7 +298,10 @@ impl Ring {
     /// # Errors
     /// `WouldBlock` when a socket did not take all.
     pub fn send_to_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        assert!(self.queued.is_empty(), "nothing else may be in this submission");
+        assert!(
+            self.queued.is_empty(),
+            "nothing else may be in this submission"
+        );
         for slot in 0..self.used {
             let entry = send_entry(slot, bytes).user_data(KIND_SEND);
             // SAFETY: `bytes` is borrowed until this function returns, after the last `enter`: each send is over then.
@@ -291,7 +313,8 @@ impl Ring {
         self.enter()?;
         self.reap();
         let before = self.completions.len();
-        self.completions.retain(|done| done.user_data & KIND_SEND == 0);
+        self.completions
+            .retain(|done| done.user_data & KIND_SEND == 0);
         match before - self.completions.len() {
             0 => Ok(()),
             _ => Err(io::ErrorKind::WouldBlock.into()),
@@ -326,9 +349,15 @@ impl Ring {
     fn handle(&mut self, done: Completion, on: &mut impl FnMut(Event<'_>)) -> io::Result<()> {
         let slot = done.user_data as u32;
         if let Some(id) = cqueue::buffer_select(done.flags) {
-            let buffers = self.buffers.as_mut().expect("a selected buffer has a group");
+            let buffers = self
+                .buffers
+                .as_mut()
+                .expect("a selected buffer has a group");
             if done.result > 0 {
-                on(Event::Received { slot, bytes: buffers.filled(id, done.result as usize) });
+                on(Event::Received {
+                    slot,
+                    bytes: buffers.filled(id, done.result as usize),
+                });
             }
             buffers.give_back(id);
         }
@@ -336,7 +365,10 @@ impl Ring {
             n if n > 0 => {}
             0 => on(Event::Closed { slot, errno: None }),
             e if e == -libc::ENOBUFS => self.exhausted += 1,
-            e => on(Event::Closed { slot, errno: Some(-e) }),
+            e => on(Event::Closed {
+                slot,
+                errno: Some(-e),
+            }),
         }
         let ended = !cqueue::more(done.flags);
         if ended && (done.result > 0 || done.result == -libc::ENOBUFS) {
@@ -381,11 +413,12 @@ impl Ring {
     }
 
     fn reap(&mut self) {
-        self.completions.extend(self.uring.completion().map(|entry| Completion {
-            user_data: entry.user_data(),
-            result: entry.result(),
-            flags: entry.flags(),
-        }));
+        self.completions
+            .extend(self.uring.completion().map(|entry| Completion {
+                user_data: entry.user_data(),
+                result: entry.result(),
+                flags: entry.flags(),
+            }));
     }
 }
 
@@ -432,8 +465,9 @@ struct Buffers {
 impl Buffers {
     fn register(uring: &IoUring, count: u16, bytes: u32) -> io::Result<Self> {
         assert!(count.is_power_of_two() && bytes > 0);
-        let entries_layout = Layout::from_size_align(usize::from(count) * size_of::<BufRingEntry>(), 4096)
-            .expect("a small table");
+        let entries_layout =
+            Layout::from_size_align(usize::from(count) * size_of::<BufRingEntry>(), 4096)
+                .expect("a small table");
         let memory_layout =
             Layout::from_size_align(usize::from(count) * bytes as usize, 4096).expect("a few MiB");
         let mut buffers = Self {
@@ -465,7 +499,10 @@ impl Buffers {
         assert!(id < self.count && len <= self.bytes as usize);
         // SAFETY: in bounds; the kernel wrote `len` bytes of this buffer and does not touch it before it is given back.
         unsafe {
-            let start = self.memory.as_ptr().add(usize::from(id) * self.bytes as usize);
+            let start = self
+                .memory
+                .as_ptr()
+                .add(usize::from(id) * self.bytes as usize);
             std::slice::from_raw_parts(start, len)
         }
     }
@@ -476,7 +513,10 @@ impl Buffers {
         // SAFETY: both offsets are within their allocations; the kernel reads no entry at or behind the tail. The tail
         // itself lies in the first entry's last field, which the three setters leave alone.
         unsafe {
-            let address = self.memory.as_ptr().add(usize::from(id) * self.bytes as usize);
+            let address = self
+                .memory
+                .as_ptr()
+                .add(usize::from(id) * self.bytes as usize);
             let entry = &mut *self.entries.as_ptr().add(at);
             entry.set_addr(address as u64);
             entry.set_len(self.bytes);
@@ -514,7 +554,11 @@ mod tests {
     use std::io::{Read, Write};
     use std::net::{TcpListener, TcpStream};
 
-    const SMALL: RingSize = RingSize { slots: 8, buffers: 4, buffer_bytes: 64 };
+    const SMALL: RingSize = RingSize {
+        slots: 8,
+        buffers: 4,
+        buffer_bytes: 64,
+    };
 
     fn pair() -> (TcpStream, TcpStream) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
@@ -552,7 +596,10 @@ mod tests {
             ring.send(slot, &message).unwrap();
         }
         ring.flush().unwrap();
-        assert!(ring.is_blocked(slot), "nobody reads, so 12 MB cannot all be taken");
+        assert!(
+            ring.is_blocked(slot),
+            "nobody reads, so 12 MB cannot all be taken"
+        );
         let reader = std::thread::spawn(move || {
             let mut got = vec![0; rounds * 300_000];
             far.read_exact(&mut got).unwrap();
@@ -574,7 +621,8 @@ mod tests {
         drop(far);
         let mut closed = false;
         while !closed {
-            ring.poll(|event| closed |= matches!(event, Event::Closed { errno: None, .. })).unwrap();
+            ring.poll(|event| closed |= matches!(event, Event::Closed { errno: None, .. }))
+                .unwrap();
         }
     }
 }

@@ -21,7 +21,9 @@ pub fn of_processes(pids: &[u32]) -> io::Result<u64> {
             .map_err(|e| io::Error::new(e.kind(), format!("process {pid}: {e}")))?;
         for task in tasks {
             // A thread that ended in between takes its time with it.
-            let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else { continue };
+            let Ok(text) = fs::read_to_string(task?.path().join("schedstat")) else {
+                continue;
+            };
             total += first_number(&text);
         }
     }
@@ -29,13 +31,25 @@ pub fn of_processes(pids: &[u32]) -> io::Result<u64> {
 }
 
 fn first_number(text: &str) -> u64 {
-    text.split_whitespace().next().and_then(|word| word.parse().ok()).unwrap_or(0)
+    text.split_whitespace()
+        .next()
+        .and_then(|word| word.parse().ok())
+        .unwrap_or(0)
 }
 
 /// Nanoseconds the calling thread has run. The same counter as its schedstat, but up to date.
 pub fn of_this_thread() -> u64 {
     let time = clock_gettime(ClockId::ThreadCPUTime);
     time.tv_sec as u64 * 1_000_000_000 + time.tv_nsec as u64
+}
+
+/// Nanoseconds the calling thread was ready to run but had no core: somebody else's work.
+pub fn wait_of_this_thread() -> u64 {
+    let text = fs::read_to_string("/proc/thread-self/schedstat").unwrap_or_default();
+    text.split_whitespace()
+        .nth(1)
+        .and_then(|word| word.parse().ok())
+        .unwrap_or(0)
 }
 
 /// Keeps the calling thread on these cores.
@@ -68,7 +82,10 @@ mod tests {
 
     #[test]
     fn counts_the_work_of_a_process() {
-        let mut child = std::process::Command::new("sh").args(["-c", "while :; do :; done"]).spawn().unwrap();
+        let mut child = std::process::Command::new("sh")
+            .args(["-c", "while :; do :; done"])
+            .spawn()
+            .unwrap();
         let pid = [child.id()];
         let before = of_processes(&pid).unwrap();
         let start = std::time::Instant::now();

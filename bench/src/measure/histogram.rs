@@ -62,7 +62,12 @@ impl Spread {
             1 => sorted[middle],
             _ => (sorted[middle - 1] + sorted[middle]) / 2.0,
         };
-        Self { median, min: sorted[0], max: sorted[sorted.len() - 1], runs: runs.to_vec() }
+        Self {
+            median,
+            min: sorted[0],
+            max: sorted[sorted.len() - 1],
+            runs: runs.to_vec(),
+        }
     }
 }
 

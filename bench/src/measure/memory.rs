@@ -28,7 +28,8 @@ impl Memory {
         for pid in pids {
             let read = |name: &str| {
                 let path = format!("/proc/{pid}/{name}");
-                fs::read_to_string(&path).map_err(|e| io::Error::new(e.kind(), format!("{path}: {e}")))
+                fs::read_to_string(&path)
+                    .map_err(|e| io::Error::new(e.kind(), format!("{path}: {e}")))
             };
             memory.pss += kilobytes(&read("smaps_rollup")?, "Pss:");
             memory.page_tables += kilobytes(&read("status")?, "VmPTE:");
@@ -44,12 +45,17 @@ impl Memory {
 /// The bytes of a line `name   123 kB`.
 fn kilobytes(text: &str, name: &str) -> u64 {
     let line = text.lines().find(|line| line.starts_with(name));
-    line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok()).unwrap_or(0) * 1024
+    line.and_then(|line| line.split_whitespace().nth(1)?.parse::<u64>().ok())
+        .unwrap_or(0)
+        * 1024
 }
 
 /// A field of the line `TCP: inuse 5 orphan 0 … mem 2`.
 fn tcp_field(text: &str, name: &str) -> u64 {
-    let words = text.lines().find(|line| line.starts_with("TCP:")).unwrap_or_default();
+    let words = text
+        .lines()
+        .find(|line| line.starts_with("TCP:"))
+        .unwrap_or_default();
     let mut words = words.split_whitespace().skip_while(|word| *word != name);
     words.nth(1).and_then(|word| word.parse().ok()).unwrap_or(0)
 }
@@ -60,9 +66,16 @@ mod tests {
 
     #[test]
     fn reads_the_kernels_tables() {
-        assert_eq!(kilobytes("Rss:  9 kB\nPss:   12 kB\nPss_Dirty: 3 kB\n", "Pss:"), 12 * 1024);
-        let sockstat = "sockets: used 90\nTCP: inuse 7 orphan 0 tw 1 alloc 8 mem 3\nUDP: inuse 1 mem 2\n";
-        assert_eq!((tcp_field(sockstat, "inuse"), tcp_field(sockstat, "mem")), (7, 3));
+        assert_eq!(
+            kilobytes("Rss:  9 kB\nPss:   12 kB\nPss_Dirty: 3 kB\n", "Pss:"),
+            12 * 1024
+        );
+        let sockstat =
+            "sockets: used 90\nTCP: inuse 7 orphan 0 tw 1 alloc 8 mem 3\nUDP: inuse 1 mem 2\n";
+        assert_eq!(
+            (tcp_field(sockstat, "inuse"), tcp_field(sockstat, "mem")),
+            (7, 3)
+        );
         let memory = Memory::read(&[std::process::id()]).unwrap();
         assert!(memory.pss > 0 && memory.slab > 0 && memory.page_tables > 0);
     }

@@ -80,6 +80,8 @@ struct Mark {
     deliveries: u64,
     published: u64,
     busy_ns: u64,
+    /// How long the generator had no core.
+    waited_ns: u64,
 }
 
 struct Measured {
@@ -107,6 +109,11 @@ impl Measured {
 
     fn generator_share(&self) -> f64 {
         (self.end.busy_ns - self.start.busy_ns) as f64 / 1e9 / self.seconds()
+    }
+
+    /// The share of the window the generator was ready to run but had no core.
+    fn waiting_share(&self) -> f64 {
+        (self.end.waited_ns - self.start.waited_ns) as f64 / 1e9 / self.seconds()
     }
 
     fn ns_a_delivery(&self) -> f64 {
@@ -145,7 +152,9 @@ impl Channel {
 
     fn count_down(&mut self, sequence: u32, completed: impl FnOnce()) {
         // Zero: the slot's publication was given up for a later one, so the run is about to stall anyway.
-        let Some(lacking) = self.lacking(sequence).filter(|lacking| **lacking > 0) else { return };
+        let Some(lacking) = self.lacking(sequence).filter(|lacking| **lacking > 0) else {
+            return;
+        };
         *lacking -= 1;
         if *lacking == 0 {
             completed();
@@ -185,17 +194,28 @@ impl Room {
         };
         if stamp.origin != channel.origin || stamp.sequence >= channel.published {
             faults.misrouted += 1;
-            return faults.explain(|| format!("subscriber {index}: {stamp:?} is not of {}", channel.name));
+            return faults
+                .explain(|| format!("subscriber {index}: {stamp:?} is not of {}", channel.name));
         }
         match self.views[index].observe(stamp.sequence) {
             Seen::InOrder | Seen::AfterGap => {}
             Seen::Late => {
                 faults.reordered += 1;
-                faults.explain(|| format!("subscriber {index}: publication {} came late", stamp.sequence));
+                faults.explain(|| {
+                    format!(
+                        "subscriber {index}: publication {} came late",
+                        stamp.sequence
+                    )
+                });
             }
             Seen::Duplicate => {
                 faults.duplicated += 1;
-                return faults.explain(|| format!("subscriber {index}: publication {} came twice", stamp.sequence));
+                return faults.explain(|| {
+                    format!(
+                        "subscriber {index}: publication {} came twice",
+                        stamp.sequence
+                    )
+                });
             }
         }
         self.deliveries += 1;
@@ -211,7 +231,9 @@ impl Room {
             Reply::Done(_) => {}
             Reply::Refused(id, code, message) => {
                 faults.refused += 1;
-                faults.explain(|| format!("command {id} of connection {index}: error {code} {message}"));
+                faults.explain(|| {
+                    format!("command {id} of connection {index}: error {code} {message}")
+                });
             }
             Reply::Push if !self.is_publication(reply) => {}
             Reply::Push => {
@@ -220,7 +242,8 @@ impl Room {
             }
             Reply::Garbage => {
                 faults.malformed += 1;
-                faults.explain(|| format!("connection {index}: {}", String::from_utf8_lossy(reply)));
+                faults
+                    .explain(|| format!("connection {index}: {}", String::from_utf8_lossy(reply)));
             }
         }
     }
@@ -264,7 +287,9 @@ fn drive(plan: &Plan<'_>) -> io::Result<Measured> {
                 publisher: plan.members + number % publishers,
                 hint: 0,
                 published: 0,
-                members: (plan.members / plan.channels + usize::from(number < plan.members % plan.channels)) as u32,
+                members: (plan.members / plan.channels
+                    + usize::from(number < plan.members % plan.channels))
+                    as u32,
                 lacking: match plan.load {
                     // Room for publications that complete before earlier ones.
                     Load::Closed { in_flight } => vec![0; (4 * in_flight).next_power_of_two()],
@@ -279,19 +304,40 @@ fn drive(plan: &Plan<'_>) -> io::Result<Measured> {
         recording: false,
         epoch: Instant::now(),
     };
-    let manners = Manners { target: plan.target, encoding: plan.encoding, token: plan.token };
+    let manners = Manners {
+        target: plan.target,
+        encoding: plan.encoding,
+        token: plan.token,
+    };
     let channel_of = |index: usize| {
         (index < plan.members).then(|| format!("{}{}", plan.channel_prefix, index % plan.channels))
     };
     let mut fleet = Fleet::new(manners, rings(connections)?, channel_of);
     let mut progress = Progress::new();
-    fleet.open(connections, |open| progress.tell(|| format!("{open}/{connections} connections")))?;
-    Run { plan, room, fleet, progress, busy_ns: 0, press: Press::new() }.measure()
+    fleet.open(connections, |open| {
+        progress.tell(|| format!("{open}/{connections} connections"))
+    })?;
+    Run {
+        plan,
+        room,
+        fleet,
+        progress,
+        busy_ns: 0,
+        press: Press::new(),
+    }
+    .measure()
 }
 
 impl Press {
     fn new() -> Self {
-        Self { body: Vec::new(), next_id: 2, scheduled: 0, timetable_ns: 0, lateness: Times::new(), blocked: 0 }
+        Self {
+            body: Vec::new(),
+            next_id: 2,
+            scheduled: 0,
+            timetable_ns: 0,
+            lateness: Times::new(),
+            blocked: 0,
+        }
     }
 }
 
@@ -335,11 +381,16 @@ impl Run<'_> {
             deliveries: self.room.deliveries,
             published: self.published(),
             busy_ns: self.busy_ns,
+            waited_ns: cpu::wait_of_this_thread(),
         })
     }
 
     fn published(&self) -> u64 {
-        self.room.channels.iter().map(|channel| u64::from(channel.published)).sum()
+        self.room
+            .channels
+            .iter()
+            .map(|channel| u64::from(channel.published))
+            .sum()
     }
 
     fn owed(&self) -> u64 {
@@ -410,7 +461,8 @@ impl Run<'_> {
                 let mut any = false;
                 // Bounded, so that a generator that cannot keep up still receives, and ends.
                 for _ in 0..LATE_AT_ONCE {
-                    let due = self.press.timetable_ns + (self.press.scheduled as f64 / rate * 1e9) as u64;
+                    let due =
+                        self.press.timetable_ns + (self.press.scheduled as f64 / rate * 1e9) as u64;
                     if self.room.now_ns() < due {
                         return Ok(any);
                     }
@@ -428,14 +480,21 @@ impl Run<'_> {
 
     fn publish(&mut self, at: usize, due_ns: u64) -> io::Result<()> {
         let channel = &mut self.room.channels[at];
-        let stamp = Stamp { origin: channel.origin, sequence: channel.published, due_ns };
+        let stamp = Stamp {
+            origin: channel.origin,
+            sequence: channel.published,
+            due_ns,
+        };
         payload::write(&mut self.press.body, self.plan.size, stamp);
         let members = channel.members;
         if let Some(lacking) = channel.lacking(channel.published) {
             *lacking = members;
         }
         channel.published += 1;
-        let frame = self.plan.encoding.publish_frame(self.press.next_id, &channel.name, &self.press.body);
+        let frame =
+            self.plan
+                .encoding
+                .publish_frame(self.press.next_id, &channel.name, &self.press.body);
         self.press.next_id += 1;
         self.press.blocked += u64::from(self.fleet.is_blocked(channel.publisher));
         self.fleet.send(channel.publisher, &frame)
@@ -449,7 +508,9 @@ impl Run<'_> {
             let lost = view.lost(channel.published);
             if lost > 0 {
                 faults.lost += lost;
-                faults.explain(|| format!("subscriber {index} misses {lost} of {}", channel.published));
+                faults.explain(|| {
+                    format!("subscriber {index} misses {lost} of {}", channel.published)
+                });
             }
         }
         Measured {
@@ -481,18 +542,31 @@ fn tell(plan: &Plan<'_>, measured: &Measured, report: &mut Report) {
         plan.members, plan.channels, plan.size, plan.encoding, measured.published, measured.deliveries
     ));
     if measured.stalled {
-        report.invalid.push("deliveries stopped though some were owed".to_owned());
+        report
+            .invalid
+            .push("deliveries stopped though some were owed".to_owned());
     }
     let lateness = measured.lateness.percentiles();
     if lateness.p99_ns > LATE {
-        report.invalid.push(format!("own sends were late: p99 {:.2} ms", lateness.p99_ns as f64 / 1e6));
+        report.invalid.push(format!(
+            "own sends were late: p99 {:.2} ms",
+            lateness.p99_ns as f64 / 1e6
+        ));
     }
     let growth = measured.owed(plan, &measured.end) - measured.owed(plan, &measured.start);
-    let second = measured.end.deliveries.saturating_sub(measured.start.deliveries) as f64 / seconds;
+    let second = measured
+        .end
+        .deliveries
+        .saturating_sub(measured.start.deliveries) as f64
+        / seconds;
     if matches!(plan.load, Load::Open { .. }) && growth > second {
         match generator > 0.97 {
-            true => report.invalid.push("the generator's receive backlog grew by over a second's worth".to_owned()),
-            false => report.remarks.push("the server fell behind by over a second's worth".to_owned()),
+            true => report
+                .invalid
+                .push("the generator's receive backlog grew by over a second's worth".to_owned()),
+            false => report
+                .remarks
+                .push("the server fell behind by over a second's worth".to_owned()),
         }
     }
     if generator > 0.97 && server < 0.97 {
@@ -502,20 +576,48 @@ fn tell(plan: &Plan<'_>, measured: &Measured, report: &mut Report) {
             server * 100.0
         ));
     }
+    if measured.waiting_share() > 0.01 {
+        let share = measured.waiting_share() * 100.0;
+        report.remarks.push(format!(
+            "other work took {share:.1} % of the generator's core: latency is too high by it"
+        ));
+    }
     if measured.blocked > 0 {
-        report.remarks.push(format!("{} publications waited for the server to read", measured.blocked));
+        report.remarks.push(format!(
+            "{} publications waited for the server to read",
+            measured.blocked
+        ));
     }
     if measured.exhausted > 0 {
-        report.remarks.push(format!("receive buffers ran out {} times", measured.exhausted));
+        report.remarks.push(format!(
+            "receive buffers ran out {} times",
+            measured.exhausted
+        ));
     }
     report.figure("deliveries_per_second", second, "/s", "in the window");
     let published = (measured.end.published - measured.start.published) as f64 / seconds;
     report.figure("publications_per_second", published, "/s", "in the window");
-    report.figure("server_ns_per_delivery", measured.ns_a_delivery(), "ns", "CPU, all threads of the server");
+    report.figure(
+        "server_ns_per_delivery",
+        measured.ns_a_delivery(),
+        "ns",
+        "CPU, all threads of the server",
+    );
     report.figure("server_cpu", server, "cores", "");
-    report.figure("generator_cpu", generator, "cores", "time in turns that had something to do");
-    report.figure("server_pss", measured.server_pss as f64 / 1048576.0, "MiB", "at the window's end");
-    report.latency = Some(measured.latency.percentiles()).filter(|times: &Percentiles| times.count > 0);
+    report.figure(
+        "generator_cpu",
+        generator,
+        "cores",
+        "time in turns that had something to do",
+    );
+    report.figure(
+        "server_pss",
+        measured.server_pss as f64 / 1048576.0,
+        "MiB",
+        "at the window's end",
+    );
+    report.latency =
+        Some(measured.latency.percentiles()).filter(|times: &Percentiles| times.count > 0);
     report.lateness = Some(lateness).filter(|times| times.count > 0);
 }
 
@@ -529,23 +631,65 @@ fn tell_ratios(
     let delivery = measured.ns_a_delivery();
     let frames = plan.limit.as_ref().map_or(1, |limit| limit.in_flight) as f64;
     let mut tell = |key, ratio_key, before: &Spread, after: &Spread, frames: f64, note: &str| {
-        let runs: Vec<f64> = before.runs.iter().chain(&after.runs).map(|ns| ns / frames).collect();
+        let runs: Vec<f64> = before
+            .runs
+            .iter()
+            .chain(&after.runs)
+            .map(|ns| ns / frames)
+            .collect();
         let both = Spread::of(&runs);
         report.spread(key, &both, "ns", note);
-        report.figure(ratio_key, delivery / both.median, "×", "server_ns_per_delivery over it");
+        report.figure(
+            ratio_key,
+            delivery / both.median,
+            "×",
+            "server_ns_per_delivery over it",
+        );
     };
-    tell("limit_send_ns", "ratio_to_send", &before.send, &after.send, 1.0, "bare send(2) of one frame");
-    tell("limit_uring_ns", "ratio_to_uring", &before.uring, &after.uring, 1.0, "bare io_uring send of one frame");
+    tell(
+        "limit_send_ns",
+        "ratio_to_send",
+        &before.send,
+        &after.send,
+        1.0,
+        "bare send(2) of one frame",
+    );
+    tell(
+        "limit_uring_ns",
+        "ratio_to_uring",
+        &before.uring,
+        &after.uring,
+        1.0,
+        "bare io_uring send of one frame",
+    );
     if let (Some(before), Some(after)) = (&before.uring_many, &after.uring_many) {
         let note = format!("bare io_uring send of {frames} frames, a frame");
-        tell("limit_uring_many_frame_ns", "ratio_to_uring_many", before, after, frames, &note);
+        tell(
+            "limit_uring_many_frame_ns",
+            "ratio_to_uring_many",
+            before,
+            after,
+            frames,
+            &note,
+        );
+    }
+    if let Some(bare) = plan
+        .limit
+        .as_ref()
+        .filter(|bare| bare.members < plan.members)
+    {
+        report.remarks.push(format!(
+            "the bare loops ran on {} sockets: one descriptor each",
+            bare.members
+        ));
     }
     let drift = after.send.median / before.send.median;
     if !(0.9..=1.1).contains(&drift) {
-        report.remarks.push(format!("the bare send(2) loop drifted to {drift:.2} × during the run"));
+        report.remarks.push(format!(
+            "the bare send(2) loop drifted to {drift:.2} × during the run"
+        ));
     }
 }
-
 
 /// A line a second on standard error.
 pub struct Progress {
@@ -554,7 +698,9 @@ pub struct Progress {
 
 impl Progress {
     pub fn new() -> Self {
-        Self { next: Instant::now() + Duration::from_secs(1) }
+        Self {
+            next: Instant::now() + Duration::from_secs(1),
+        }
     }
 
     pub fn tell(&mut self, words: impl FnOnce() -> String) {

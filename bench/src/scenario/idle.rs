@@ -47,16 +47,26 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
     cpu::pin(plan.cores)?;
     // Buffers and tables first: they are no part of a connection.
     let rings = rings(plan.connections)?;
-    let bare = plan.limit.then(|| bare_sockets(plan.connections)).transpose()?;
+    let bare = plan
+        .limit
+        .then(|| bare_sockets(plan.connections))
+        .transpose()?;
     let n = plan.connections as f64;
 
-    let channel_of = |index: usize| Some(format!("{}{}", plan.channel_prefix, index % plan.channels));
-    let manners = Manners { target: plan.target, encoding: plan.encoding, token: plan.token };
+    let channel_of =
+        |index: usize| Some(format!("{}{}", plan.channel_prefix, index % plan.channels));
+    let manners = Manners {
+        target: plan.target,
+        encoding: plan.encoding,
+        token: plan.token,
+    };
     let mut fleet = Fleet::new(manners, rings, channel_of);
     let fresh = Memory::read(plan.pids)?;
     let cpu_fresh = cpu::of_processes(plan.pids)?;
     let mut progress = Progress::new();
-    fleet.open(plan.connections, |open| progress.tell(|| format!("{open}/{} connections", plan.connections)))?;
+    fleet.open(plan.connections, |open| {
+        progress.tell(|| format!("{open}/{} connections", plan.connections))
+    })?;
     let cpu_open = cpu::of_processes(plan.pids)?;
     attend(&mut fleet, plan, SETTLE, &mut progress)?;
     let full = Memory::read(plan.pids)?;
@@ -66,53 +76,133 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
     let late = Memory::read(plan.pids)?;
 
     report.verdict(fleet.faults.clone());
-    report.remarks.push(format!("{} connections in {} channels, {:?}", plan.connections, plan.channels, plan.encoding));
+    report.remarks.push(format!(
+        "{} connections in {} channels, {:?}",
+        plan.connections, plan.channels, plan.encoding
+    ));
     let each = |full: u64, fresh: u64| (full as f64 - fresh as f64) / n;
-    report.figure("server_pss_per_connection", each(full.pss, fresh.pss), "B", "PSS at N minus fresh");
-    report.figure("server_pss_after_window", each(late.pss, fresh.pss), "B", "the same after the window with pings");
-    report.figure("server_page_tables_per_connection", each(full.page_tables, fresh.page_tables), "B", "VmPTE");
-    report.figure("server_pss_fresh", fresh.pss as f64 / 1048576.0, "MiB", "before the first connection");
+    report.figure(
+        "server_pss_per_connection",
+        each(full.pss, fresh.pss),
+        "B",
+        "PSS at N minus fresh",
+    );
+    report.figure(
+        "server_pss_after_window",
+        each(late.pss, fresh.pss),
+        "B",
+        "the same after the window with pings",
+    );
+    report.figure(
+        "server_page_tables_per_connection",
+        each(full.page_tables, fresh.page_tables),
+        "B",
+        "VmPTE",
+    );
+    report.figure(
+        "server_pss_fresh",
+        fresh.pss as f64 / 1048576.0,
+        "MiB",
+        "before the first connection",
+    );
     let slab = each(full.slab, fresh.slab);
-    report.figure("slab_both_ends", slab, "B", "kernel objects of the machine, a connection");
-    report.figure("tcp_memory", each(full.tcp_pages, fresh.tcp_pages) * 4096.0, "B", "sockstat mem, a connection");
+    report.figure(
+        "slab_both_ends",
+        slab,
+        "B",
+        "kernel objects of the machine, a connection",
+    );
+    report.figure(
+        "tcp_memory",
+        each(full.tcp_pages, fresh.tcp_pages) * 4096.0,
+        "B",
+        "sockstat mem, a connection",
+    );
     if let Some(bare) = bare {
         let server = slab - bare.generator_end;
-        report.figure("bare_socket", bare.one_end, "B", "a bare accepted socket, one end, slab");
-        report.figure("generator_end", bare.generator_end, "B", "the same with the generator's receive armed");
-        report.figure("server_kernel", server, "B", "slab_both_ends minus generator_end");
+        report.figure(
+            "bare_socket",
+            bare.one_end,
+            "B",
+            "a bare accepted socket, one end, slab",
+        );
+        report.figure(
+            "generator_end",
+            bare.generator_end,
+            "B",
+            "the same with the generator's receive armed",
+        );
+        report.figure(
+            "server_kernel",
+            server,
+            "B",
+            "slab_both_ends minus generator_end",
+        );
         let whole = server + each(full.pss, fresh.pss);
-        report.figure("server_user_and_kernel", whole, "B", "server_kernel and PSS");
-        report.figure("ratio_to_bare", whole / bare.one_end, "×", "server_user_and_kernel over bare_socket");
+        report.figure(
+            "server_user_and_kernel",
+            whole,
+            "B",
+            "server_kernel and PSS",
+        );
+        report.figure(
+            "ratio_to_bare",
+            whole / bare.one_end,
+            "×",
+            "server_user_and_kernel over bare_socket",
+        );
         if bare.left_behind > 0.02 * slab * n {
-            report.remarks.push(format!("the baseline left {:.1} MiB of slab behind", bare.left_behind / 1048576.0));
+            report.remarks.push(format!(
+                "the baseline left {:.1} MiB of slab behind",
+                bare.left_behind / 1048576.0
+            ));
         }
     }
     let per_second = cpu_end.saturating_sub(cpu_start) as f64 / seconds / n;
-    report.figure("server_cpu_per_connection", per_second, "ns/s", "over the window");
+    report.figure(
+        "server_cpu_per_connection",
+        per_second,
+        "ns/s",
+        "over the window",
+    );
     let seen = (fleet.pings() - pings) as f64 / n;
     report.figure("pings_per_connection", seen, "", "in the window");
     if seen < 0.5 {
-        report.remarks.push("the window is shorter than the server's ping interval".to_owned());
+        report
+            .remarks
+            .push("the window is shorter than the server's ping interval".to_owned());
     }
-    report.figure("open_cpu_per_connection", cpu_open.saturating_sub(cpu_fresh) as f64 / n / 1e3, "µs", "accept, upgrade, join");
+    report.figure(
+        "open_cpu_per_connection",
+        cpu_open.saturating_sub(cpu_fresh) as f64 / n / 1e3,
+        "µs",
+        "accept, upgrade, join",
+    );
     Ok(())
 }
 
 /// Answers pings, asleep between them.
-fn attend(fleet: &mut Fleet<'_>, plan: &Plan<'_>, time: Duration, progress: &mut Progress) -> io::Result<()> {
+fn attend(
+    fleet: &mut Fleet<'_>,
+    plan: &Plan<'_>,
+    time: Duration,
+    progress: &mut Progress,
+) -> io::Result<()> {
     let deadline = Instant::now() + time;
     loop {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
             return Ok(());
         }
-        fleet.poll(|index, reply, faults| match plan.encoding.read_reply(reply) {
-            Reply::Push | Reply::Done(_) => {}
-            other => {
-                faults.malformed += 1;
-                faults.explain(|| format!("connection {index}: {other:?}"));
-            }
-        })?;
+        fleet.poll(
+            |index, reply, faults| match plan.encoding.read_reply(reply) {
+                Reply::Push | Reply::Done(_) => {}
+                other => {
+                    faults.malformed += 1;
+                    faults.explain(|| format!("connection {index}: {other:?}"));
+                }
+            },
+        )?;
         fleet.wait(left.min(Duration::from_millis(100)))?;
         let pings = fleet.pings();
         progress.tell(|| format!("{pings} pings answered"));
@@ -133,7 +223,11 @@ fn bare_sockets(count: usize) -> io::Result<Bare> {
     let mut near = rings(count)?;
     let mut far = Vec::new();
     for left in (0..count).step_by(SLOTS_A_RING).map(|from| count - from) {
-        far.push(Ring::new(RingSize { slots: left.min(SLOTS_A_RING) as u32, buffers: 0, buffer_bytes: 0 })?);
+        far.push(Ring::new(RingSize {
+            slots: left.min(SLOTS_A_RING) as u32,
+            buffers: 0,
+            buffer_bytes: 0,
+        })?);
     }
     let fresh = Memory::read(&[])?;
     for index in 0..count {

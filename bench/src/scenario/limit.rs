@@ -61,15 +61,30 @@ pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
     let note = format!("{} members × {} B", plan.members, plan.size);
     report.spread("send_ns", &baselines.send, "ns", &note);
     report.spread("uring_ns", &baselines.uring, "ns", &note);
-    report.figure("uring_to_send", baselines.uring.median / baselines.send.median, "×", "");
+    report.figure(
+        "uring_to_send",
+        baselines.uring.median / baselines.send.median,
+        "×",
+        "",
+    );
     if let (Some(send), Some(uring)) = (&baselines.send_many, &baselines.uring_many) {
         let note = format!("{} frames a send", plan.in_flight);
         report.spread("send_many_ns", send, "ns", &note);
         report.spread("uring_many_ns", uring, "ns", &note);
-        report.figure("uring_many_to_send", uring.median / baselines.send.median, "×", "");
+        report.figure(
+            "uring_many_to_send",
+            uring.median / baselines.send.median,
+            "×",
+            "",
+        );
         let frame = uring.median / plan.in_flight as f64;
         report.figure("uring_many_frame_ns", frame, "ns", "a frame");
-        report.figure("uring_many_frame_to_send", frame / baselines.send.median, "×", "a frame");
+        report.figure(
+            "uring_many_frame_to_send",
+            frame / baselines.send.median,
+            "×",
+            "a frame",
+        );
     }
     Ok(())
 }
@@ -88,7 +103,9 @@ struct Drain {
 /// When sockets cannot be had, or the receiver did not get each byte.
 pub fn measure(plan: &Plan) -> io::Result<Baselines> {
     if plan.members == 0 || plan.members > MOST_MEMBERS {
-        return Err(io::Error::other(format!("limit takes 1 to {MOST_MEMBERS} members: one descriptor each")));
+        return Err(io::Error::other(format!(
+            "limit takes 1 to {MOST_MEMBERS} members: one descriptor each"
+        )));
     }
     let listener = TcpListener::bind("127.0.0.1:0")?;
     let address = listener.local_addr()?;
@@ -108,7 +125,9 @@ pub fn measure(plan: &Plan) -> io::Result<Baselines> {
         let received = receiver.join().expect("the receiver does not panic")?;
         let (baselines, bytes) = sent?;
         if received.iter().any(|&got| got != bytes) {
-            return Err(io::Error::other("the receiver did not get each byte on each socket"));
+            return Err(io::Error::other(
+                "the receiver did not get each byte on each socket",
+            ));
         }
         Ok(baselines)
     })
@@ -151,17 +170,36 @@ fn receive(plan: &Plan, address: SocketAddr, drain: &Drain) -> io::Result<Vec<u6
 }
 
 /// The baselines and the bytes each socket was sent.
-fn send_in_turns(plan: &Plan, listener: &TcpListener, drain: &Drain) -> io::Result<(Baselines, u64)> {
+fn send_in_turns(
+    plan: &Plan,
+    listener: &TcpListener,
+    drain: &Drain,
+) -> io::Result<(Baselines, u64)> {
     cpu::pin(&[plan.sender_core])?;
     let sockets = accept_all(plan.members, listener, drain)?;
-    let mut ring = Ring::new(RingSize { slots: plan.members as u32, buffers: 0, buffer_bytes: 0 })?;
+    let mut ring = Ring::new(RingSize {
+        slots: plan.members as u32,
+        buffers: 0,
+        buffer_bytes: 0,
+    })?;
     for socket in &sockets {
         ring.attach_shared(socket.as_fd())?;
     }
-    let mut sender = Sender { plan, drain, sockets, ring, bytes_each: 0 };
+    let mut sender = Sender {
+        plan,
+        drain,
+        sockets,
+        ring,
+        bytes_each: 0,
+    };
     let one = vec![b'x'; plan.size];
     let many = (plan.in_flight > 1).then(|| vec![b'x'; plan.size * plan.in_flight]);
-    let loops = [(Way::Send, Some(&one)), (Way::Uring, Some(&one)), (Way::Send, many.as_ref()), (Way::Uring, many.as_ref())];
+    let loops = [
+        (Way::Send, Some(&one)),
+        (Way::Uring, Some(&one)),
+        (Way::Send, many.as_ref()),
+        (Way::Uring, many.as_ref()),
+    ];
     let mut times: [Vec<f64>; 4] = Default::default();
     // The first turn warms caches and congestion windows, and is not kept.
     for turn in 0..=plan.runs {
@@ -279,7 +317,12 @@ mod tests {
             receiver_cores: vec![std::thread::available_parallelism().map_or(0, |n| n.get() - 1)],
         };
         let baselines = measure(&plan).unwrap();
-        for spread in [Some(baselines.send), Some(baselines.uring), baselines.send_many, baselines.uring_many] {
+        for spread in [
+            Some(baselines.send),
+            Some(baselines.uring),
+            baselines.send_many,
+            baselines.uring_many,
+        ] {
             let spread = spread.unwrap();
             assert_eq!(spread.runs.len(), 2);
             assert!(spread.min > 100.0 && spread.max < 1e9, "{spread:?}");

@@ -49,7 +49,11 @@ impl Server {
     pub fn start(misdeed: Misdeed) -> Self {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let address = listener.local_addr().unwrap();
-        let shared = Arc::new(Shared { misdeed, members: Mutex::default(), pongs: Mutex::default() });
+        let shared = Arc::new(Shared {
+            misdeed,
+            members: Mutex::default(),
+            pongs: Mutex::default(),
+        });
         let accepting = Arc::clone(&shared);
         thread::spawn(move || {
             for stream in listener.incoming() {
@@ -78,7 +82,11 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> Option<()> {
             break;
         }
     }
-    let subprotocol = if protobuf { "Sec-WebSocket-Protocol: centrifuge-protobuf\r\n" } else { "" };
+    let subprotocol = if protobuf {
+        "Sec-WebSocket-Protocol: centrifuge-protobuf\r\n"
+    } else {
+        ""
+    };
     let answer = format!(
         "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
          Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n{subprotocol}\r\n"
@@ -99,7 +107,12 @@ enum Command {
     Pong,
 }
 
-fn handle(stream: &mut TcpStream, shared: &Shared, command: &Command, protobuf: bool) -> Option<()> {
+fn handle(
+    stream: &mut TcpStream,
+    shared: &Shared,
+    command: &Command,
+    protobuf: bool,
+) -> Option<()> {
     let reply = match (command, protobuf) {
         (Command::Pong, _) => {
             *shared.pongs.lock().unwrap() += 1;
@@ -108,17 +121,26 @@ fn handle(stream: &mut TcpStream, shared: &Shared, command: &Command, protobuf: 
         (Command::Connect, false) => br#"{"id":1,"connect":{"client":"c","version":"t"}}"#.to_vec(),
         (Command::Connect, true) => delimited(b"\x08\x01\x2a\x03\x0a\x01c"),
         (Command::Subscribe(channel), _) => {
-            let reply = if protobuf { delimited(b"\x08\x02\x32\x00") } else { br#"{"id":2,"subscribe":{}}"#.to_vec() };
+            let reply = if protobuf {
+                delimited(b"\x08\x02\x32\x00")
+            } else {
+                br#"{"id":2,"subscribe":{}}"#.to_vec()
+            };
             // The reply must precede any publication, so it is written under the lock.
             let mut members = shared.members.lock().unwrap();
             stream.write_all(&frame(&reply, protobuf)).ok()?;
-            members.push(Member { channel: channel.clone(), stream: stream.try_clone().ok()?, kept: None });
+            members.push(Member {
+                channel: channel.clone(),
+                stream: stream.try_clone().ok()?,
+                kept: None,
+            });
             return Some(());
         }
         (Command::Publish(id, channel, data), _) => {
             let mischief = *id % 8 == 7;
             if mischief && shared.misdeed == Misdeed::Refuse {
-                format!(r#"{{"id":{id},"error":{{"code":103,"message":"permission denied"}}}}"#).into_bytes()
+                format!(r#"{{"id":{id},"error":{{"code":103,"message":"permission denied"}}}}"#)
+                    .into_bytes()
             } else {
                 publish(shared, channel, data, mischief, protobuf);
                 match protobuf {
@@ -175,8 +197,19 @@ fn push(channel: &str, data: &[u8], protobuf: bool) -> Vec<u8> {
     match protobuf {
         true => {
             let publication = [&b"\x22"[..], &varint(data.len() as u64), data].concat();
-            let head = [&b"\x12"[..], &varint(channel.len() as u64), channel.as_bytes()].concat();
-            let push = [&head[..], b"\x22", &varint(publication.len() as u64), &publication].concat();
+            let head = [
+                &b"\x12"[..],
+                &varint(channel.len() as u64),
+                channel.as_bytes(),
+            ]
+            .concat();
+            let push = [
+                &head[..],
+                b"\x22",
+                &varint(publication.len() as u64),
+                &publication,
+            ]
+            .concat();
             delimited(&[&b"\x22"[..], &varint(push.len() as u64), &push].concat())
         }
         false => {
@@ -204,7 +237,10 @@ fn read_message(reader: &mut impl Read) -> Option<Vec<u8>> {
     let (mut mask, mut payload) = ([0; 4], vec![0; len]);
     reader.read_exact(&mut mask).ok()?;
     reader.read_exact(&mut payload).ok()?;
-    payload.iter_mut().zip(mask.iter().cycle()).for_each(|(byte, mask)| *byte ^= mask);
+    payload
+        .iter_mut()
+        .zip(mask.iter().cycle())
+        .for_each(|(byte, mask)| *byte ^= mask);
     Some(payload)
 }
 
@@ -227,7 +263,11 @@ fn split(message: &[u8], protobuf: bool) -> Vec<Command> {
                 Command::Subscribe(text(&subscribe["channel"]))
             } else if let Some(publish) = command.get("publish") {
                 let id = command["id"].as_u64().unwrap();
-                Command::Publish(id, text(&publish["channel"]), publish["data"].to_string().into_bytes())
+                Command::Publish(
+                    id,
+                    text(&publish["channel"]),
+                    publish["data"].to_string().into_bytes(),
+                )
             } else {
                 assert_eq!(line, b"{}");
                 Command::Pong
