@@ -488,6 +488,48 @@ fn a_flood_does_not_hog_a_poll() {
 }
 
 #[test]
+fn a_burst_larger_than_the_completion_queue_loses_nothing() {
+    on_each(|kind| {
+        const CLIENTS: usize = 5000;
+        let mut server = Server::new(kind, CLIENTS as u32);
+        server.opens = false;
+        let clients: Vec<_> = (0..CLIENTS)
+            .map(|number| {
+                let client = connect_from(
+                    Ipv4Addr::new(127, 0, 1, 1 + (number % 200) as u8),
+                    server.address,
+                );
+                if number % 64 == 63 {
+                    server.poll(Duration::ZERO);
+                }
+                client
+            })
+            .collect();
+        server.until("all accepts", |server| server.accepted.len() == CLIENTS);
+        // Two completions a slot at once, and two more to come, before anybody looks.
+        for slot in 0..CLIENTS as u32 {
+            let token = server.life(slot).token;
+            server.reactor.open(token);
+            server.reactor.wait_writable(token);
+        }
+        for slot in 0..CLIENTS as u32 {
+            server.close(slot, CloseHow::Reset);
+        }
+        server.until("all closed", |server| server.closed == CLIENTS as u64);
+        if kind != Kind::Epoll {
+            assert!(
+                server.reactor.stats().cq_overflows > 0,
+                "the queue was large enough"
+            );
+        }
+        for mut client in clients {
+            let error = client.read(&mut [0; 9]).unwrap_err();
+            assert_eq!(error.kind(), ErrorKind::ConnectionReset);
+        }
+    });
+}
+
+#[test]
 fn many_sends_go_out_in_one_flush() {
     on_each(|kind| {
         let mut server = Server::new(kind, 300);
