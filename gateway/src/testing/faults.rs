@@ -1,7 +1,9 @@
 //! Faults planted on purpose, to prove that the simulation would find them.
 //!
-//! Product code asks [`planted`] at the places that matter. Without the `testing` feature the answer is constant false and
-//! nothing of it is left in the program.
+//! Product code asks with the macro `planted!` at the places that matter. Without the `testing` feature it is the constant
+//! `false`, and nothing of it is left in the program.
+
+use std::cell::Cell;
 
 /// A mistake that the product makes while it is planted.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -22,48 +24,32 @@ impl Fault {
         [Self::GenerationNotChecked, Self::ShortSendTailLost, Self::CursorOffByOne, Self::MovedMemberSkipped];
 }
 
-#[cfg(any(test, feature = "testing"))]
-mod switch {
-    use super::Fault;
-    use std::cell::Cell;
-
-    thread_local! {
-        static PLANTED: Cell<Option<Fault>> = const { Cell::new(None) };
-    }
-
-    /// Whether this fault is planted on this thread.
-    #[inline]
-    pub fn planted(fault: Fault) -> bool {
-        PLANTED.get() == Some(fault)
-    }
-
-    /// Plants a fault on this thread until the guard is dropped. A fault planted before is replaced for that time.
-    pub fn plant(fault: Fault) -> Planted {
-        Planted { before: PLANTED.replace(Some(fault)) }
-    }
-
-    /// Keeps a fault planted.
-    #[derive(Debug)]
-    #[must_use = "the fault is pulled out when the guard is dropped"]
-    pub struct Planted {
-        before: Option<Fault>,
-    }
-
-    impl Drop for Planted {
-        fn drop(&mut self) {
-            PLANTED.set(self.before);
-        }
-    }
+thread_local! {
+    static PLANTED: Cell<Option<Fault>> = const { Cell::new(None) };
 }
 
-#[cfg(any(test, feature = "testing"))]
-pub use switch::{Planted, plant, planted};
+/// Whether this fault is planted on this thread.
+#[inline]
+pub fn planted(fault: Fault) -> bool {
+    PLANTED.get() == Some(fault)
+}
 
-/// Never: faults exist only with the `testing` feature.
-#[cfg(not(any(test, feature = "testing")))]
-#[inline(always)]
-pub const fn planted(_fault: Fault) -> bool {
-    false
+/// Plants a fault on this thread until the guard is dropped. A fault planted before is replaced for that time.
+pub fn plant(fault: Fault) -> Planted {
+    Planted { before: PLANTED.replace(Some(fault)) }
+}
+
+/// Keeps a fault planted.
+#[derive(Debug)]
+#[must_use = "the fault is pulled out when the guard is dropped"]
+pub struct Planted {
+    before: Option<Fault>,
+}
+
+impl Drop for Planted {
+    fn drop(&mut self) {
+        PLANTED.set(self.before);
+    }
 }
 
 #[cfg(test)]

@@ -13,12 +13,15 @@
 //! | [`oracle`] | plain maps that know what every client must and must not see |
 //! | [`world`] | all of it together: the schedule |
 //! | [`node`] | a [`world::Server`] made of real shards |
-//!
-//! Only [`faults`] exists outside of tests, as a function that is constant false.
 
+pub mod actor;
+pub mod client;
 pub mod faults;
-
-#[cfg(any(test, feature = "testing"))]
-mod simulation {
-    pub mod actor;
-}
+pub mod net;
+pub mod oracle;
+pub mod payload;
+pub mod profile;
+pub mod reactor;
+pub mod rng;
+pub mod stage;
+pub mod world;

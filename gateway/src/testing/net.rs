@@ -162,8 +162,8 @@ pub struct Net {
     /// Lives that ended lately.
     pub(super) dead: VecDeque<Token>,
     pub(super) stats: ReactorStats,
-    /// When the last poll was.
-    pub(super) polled: u64,
+    /// When the last poll was, if it brought nothing.
+    pub(super) empty_poll: Option<u64>,
     /// Until when the shard would sleep if nothing happened.
     pub(super) asleep_until: u64,
 }
@@ -185,7 +185,7 @@ impl Net {
             generations: vec![None; slots],
             dead: VecDeque::new(),
             stats: ReactorStats::default(),
-            polled: 0,
+            empty_poll: None,
             asleep_until: 0,
         }))
     }
@@ -309,6 +309,7 @@ impl Net {
     /// A batch arrived: the sleep ends.
     pub fn wake(&mut self) {
         self.asleep_until = 0;
+        self.empty_poll = None;
     }
 
     /// When the shard wants to be called again at the latest.

@@ -206,12 +206,15 @@ impl Reactor for SimReactor {
         if net.listening {
             self.accept(net);
         }
-        net.asleep_until = if self.events.is_empty() {
-            net.polled.saturating_add(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX))
-        } else {
-            0
+        // A poll returns at once, always: the thread is shared. Two empty ones at one moment, with nothing between them,
+        // are a sleep: from then on the shard is only called when something happens or its patience is over, as on a
+        // real machine. So a shard that asks for too long a sleep is late here too.
+        let sleeps = self.events.is_empty() && net.empty_poll == Some(now);
+        net.empty_poll = self.events.is_empty().then_some(now);
+        net.asleep_until = match sleeps {
+            true => now.saturating_add(u64::try_from(patience.as_millis()).unwrap_or(u64::MAX)),
+            false => 0,
         };
-        net.polled = now;
         events.append(&mut self.events);
         Ok(())
     }
