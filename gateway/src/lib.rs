@@ -25,6 +25,7 @@ pub mod ids;
 pub mod lifecycle;
 pub mod log;
 pub mod mailbox;
+mod planted;
 pub mod protocol;
 pub mod reactor;
 pub mod shard;

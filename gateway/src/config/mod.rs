@@ -123,7 +123,14 @@ pub struct TokenConfig {
 impl std::fmt::Debug for TokenConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TokenConfig")
-            .field("hmac_secret_key", &if self.hmac_secret_key.is_empty() { "" } else { "<set>" })
+            .field(
+                "hmac_secret_key",
+                &if self.hmac_secret_key.is_empty() {
+                    ""
+                } else {
+                    "<set>"
+                },
+            )
             .field("audience", &self.audience)
             .field("issuer", &self.issuer)
             .field("user_id_claim", &self.user_id_claim)
@@ -141,7 +148,10 @@ pub struct Channels {
 impl Channels {
     /// The index of a namespace by name ("" is 0).
     pub fn find(&self, name: &str) -> Option<u16> {
-        self.namespaces.iter().position(|(n, _)| n == name).map(|i| i as u16)
+        self.namespaces
+            .iter()
+            .position(|(n, _)| n == name)
+            .map(|i| i as u16)
     }
 
     /// Options by index.

@@ -169,7 +169,11 @@ mod tests {
             ("$", ""),
             ("~", ""),
         ] {
-            assert_eq!(ChannelName::parse(name).unwrap().namespace(), namespace, "{name}");
+            assert_eq!(
+                ChannelName::parse(name).unwrap().namespace(),
+                namespace,
+                "{name}"
+            );
         }
     }
 
@@ -202,7 +206,10 @@ mod tests {
         assert!(allowed("ns:dm#42,43", "42") && allowed("ns:dm#42,43", "43"));
         assert!(!allowed("dm#42,43", "4") && !allowed("dm#42,43", "42,43"));
         assert!(allowed("dm#1#2", "2") && !allowed("dm#1#2", "1"));
-        assert!(!allowed("dm#", "") && !allowed("dm#,", ""), "never the anonymous user");
+        assert!(
+            !allowed("dm#", "") && !allowed("dm#,", ""),
+            "never the anonymous user"
+        );
         assert!(!allowed("dm", "dm"));
         assert!(!ChannelName::parse("dm").unwrap().is_user_limited());
         assert!(ChannelName::parse("$dm#1").unwrap().is_private());
@@ -222,7 +229,9 @@ mod tests {
             assert_eq!(out, token);
             assert_eq!(from_subject_token(token).as_deref(), Some(name));
         }
-        for token in ["=", "=4", "=3a", "=41", "=5F", "a.b", "a b", "é", "=G0", "=FF"] {
+        for token in [
+            "=", "=4", "=3a", "=41", "=5F", "a.b", "a b", "é", "=G0", "=FF",
+        ] {
             assert_eq!(from_subject_token(token), None, "{token}");
         }
         let all: String = (0u8..0x80).map(char::from).collect();

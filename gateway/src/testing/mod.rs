@@ -18,6 +18,7 @@ pub mod actor;
 pub mod client;
 pub mod faults;
 pub mod net;
+pub mod node;
 pub mod oracle;
 pub mod payload;
 pub mod profile;

@@ -281,6 +281,11 @@ impl Net {
         self.sockets[id.0 as usize].facts
     }
 
+    /// The time.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
     /// Whether connects are answered.
     pub fn is_listening(&self) -> bool {
         self.listening

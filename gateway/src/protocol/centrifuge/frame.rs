@@ -87,10 +87,14 @@ mod tests {
 
     #[test]
     fn headers_are_minimal_at_every_border() {
-        for length in [0, 1, 124, 125, 126, 127, 128, 16_383, 16_384, 65_532, 65_533, 65_535, 65_536, 70_000] {
+        for length in [
+            0, 1, 124, 125, 126, 127, 128, 16_383, 16_384, 65_532, 65_533, 65_535, 65_536, 70_000,
+        ] {
             for encoding in Encoding::ALL {
                 let mut out = b"before".to_vec();
-                frame(&mut out, encoding, |out| out.extend((0..length).map(|i| i as u8)));
+                frame(&mut out, encoding, |out| {
+                    out.extend((0..length).map(|i| i as u8))
+                });
                 let frame = &out[6..];
                 let mut expected = Vec::new();
                 if encoding == Encoding::Protobuf {
@@ -103,7 +107,14 @@ mod tests {
                     126..65_536 => vec![126, (expected.len() >> 8) as u8, expected.len() as u8],
                     more => [&[127][..], &(more as u64).to_be_bytes()].concat(),
                 };
-                assert_eq!(frame[0], if encoding == Encoding::Json { 0x81 } else { 0x82 });
+                assert_eq!(
+                    frame[0],
+                    if encoding == Encoding::Json {
+                        0x81
+                    } else {
+                        0x82
+                    }
+                );
                 assert_eq!(frame[1..=header.len()], header, "{length}");
             }
         }

@@ -249,7 +249,11 @@ impl<'a> Scanner<'a> {
         while let Some(b'0'..=b'9') = self.peek() {
             self.at += 1;
         }
-        if self.at == start { self.fail() } else { Ok(()) }
+        if self.at == start {
+            self.fail()
+        } else {
+            Ok(())
+        }
     }
 
     /// The text of any value, checked, without the space around it.
@@ -417,15 +421,49 @@ mod tests {
         let nested = format!("{}1{}", "[".repeat(64), "]".repeat(64));
         let objects = format!("{}1{}", "{\"a\":".repeat(64), "}".repeat(64));
         let good = [
-            "0", "-0", "1", "-1", "10", "1.5", "-1.5", "1e1", "1E+1", "1e-10", "0e0", "0.0",
-            "123456789012345678901234567890", "1e999", "true", "false", "null", "\"\"", "\"a\"",
-            r#""\"\\\/\b\f\n\r\t""#, r#""\u0000""#, r#""\uD83D\uDE00""#, r#""\ud800""#, "\"é😀\u{2028}\"",
-            "[]", "{}", " [ ] ", "\t{\r\n}\n", "[1,2]", "[ 1 , [ ] ]", r#"{"a":1}"#, r#"{"":{"b":[{}]}}"#,
-            r#"{"a":1,"a":2}"#, "\"\u{7f}\"", nested.as_str(), objects.as_str(),
+            "0",
+            "-0",
+            "1",
+            "-1",
+            "10",
+            "1.5",
+            "-1.5",
+            "1e1",
+            "1E+1",
+            "1e-10",
+            "0e0",
+            "0.0",
+            "123456789012345678901234567890",
+            "1e999",
+            "true",
+            "false",
+            "null",
+            "\"\"",
+            "\"a\"",
+            r#""\"\\\/\b\f\n\r\t""#,
+            r#""\u0000""#,
+            r#""\uD83D\uDE00""#,
+            r#""\ud800""#,
+            "\"é😀\u{2028}\"",
+            "[]",
+            "{}",
+            " [ ] ",
+            "\t{\r\n}\n",
+            "[1,2]",
+            "[ 1 , [ ] ]",
+            r#"{"a":1}"#,
+            r#"{"":{"b":[{}]}}"#,
+            r#"{"a":1,"a":2}"#,
+            "\"\u{7f}\"",
+            nested.as_str(),
+            objects.as_str(),
         ];
         for text in good {
             assert!(is_valid(text.as_bytes()), "{text}");
-            assert!(serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok(), "{text}");
+            assert!(
+                serde_json::from_str::<serde::de::IgnoredAny>(text).is_ok(),
+                "{text}"
+            );
         }
     }
 
@@ -434,11 +472,62 @@ mod tests {
         let nested = format!("{}1{}", "[".repeat(65), "]".repeat(65));
         let empty_inside = format!("{}{}", "[".repeat(65), "]".repeat(65));
         let bad = [
-            "", " ", "-", "+1", "01", "-01", "1.", ".5", "1e", "1e+", "0x1", "1 2", "NaN", "Infinity", "-Infinity",
-            "tru", "True", "nul", "truefalse", "\"", "\"a", "\"\\\"", r#""\x""#, r#""\u12""#, r#""\u12G4""#,
-            "\"\n\"", "\"\t\"", "\"\0\"", "'a'", "[", "]", "[1", "[1,", "[1,]", "[,]", "[,1]", "[1 2]", "[1}", "{", "}",
-            "{\"a\"", "{\"a\":", "{\"a\":1", "{\"a\":1,", "{\"a\":1,}", "{a:1}", "{1:1}", "{\"a\" 1}", "{\"a\":1]",
-            "{\"a\":1 \"b\":2}", "{,}", "// c\n1", "\u{feff}1", "\u{a0}1", nested.as_str(), empty_inside.as_str(),
+            "",
+            " ",
+            "-",
+            "+1",
+            "01",
+            "-01",
+            "1.",
+            ".5",
+            "1e",
+            "1e+",
+            "0x1",
+            "1 2",
+            "NaN",
+            "Infinity",
+            "-Infinity",
+            "tru",
+            "True",
+            "nul",
+            "truefalse",
+            "\"",
+            "\"a",
+            "\"\\\"",
+            r#""\x""#,
+            r#""\u12""#,
+            r#""\u12G4""#,
+            "\"\n\"",
+            "\"\t\"",
+            "\"\0\"",
+            "'a'",
+            "[",
+            "]",
+            "[1",
+            "[1,",
+            "[1,]",
+            "[,]",
+            "[,1]",
+            "[1 2]",
+            "[1}",
+            "{",
+            "}",
+            "{\"a\"",
+            "{\"a\":",
+            "{\"a\":1",
+            "{\"a\":1,",
+            "{\"a\":1,}",
+            "{a:1}",
+            "{1:1}",
+            "{\"a\" 1}",
+            "{\"a\":1]",
+            "{\"a\":1 \"b\":2}",
+            "{,}",
+            "// c\n1",
+            "\u{feff}1",
+            "\u{a0}1",
+            nested.as_str(),
+            empty_inside.as_str(),
         ];
         for text in bad {
             assert!(!is_valid(text.as_bytes()), "{text}");
@@ -456,16 +545,33 @@ mod tests {
     #[test]
     fn strings_borrow_unless_escaped() {
         let string = |text| Scanner::new(text).string();
-        assert!(matches!(string("\"plain é\""), Ok(Cow::Borrowed("plain é"))));
+        assert!(matches!(
+            string("\"plain é\""),
+            Ok(Cow::Borrowed("plain é"))
+        ));
         for (text, expected) in [
             (r#""\u0041""#, "A"),
             (r#""a\n\t\"\\\/z""#, "a\n\t\"\\/z"),
             (r#""\uD83D\uDE00!""#, "😀!"),
-            (r#""long enough to be read by words \u00e9""#, "long enough to be read by words é"),
+            (
+                r#""long enough to be read by words \u00e9""#,
+                "long enough to be read by words é",
+            ),
         ] {
-            assert!(matches!(string(text), Ok(Cow::Owned(s)) if s == expected), "{text}");
+            assert!(
+                matches!(string(text), Ok(Cow::Owned(s)) if s == expected),
+                "{text}"
+            );
         }
-        for text in [r#""\ud800""#, r#""\udc00""#, r#""\ud800A""#, r#""\ud800\n""#, r#""\ud800\ud800""#, "\"a", "a"] {
+        for text in [
+            r#""\ud800""#,
+            r#""\udc00""#,
+            r#""\ud800A""#,
+            r#""\ud800\n""#,
+            r#""\ud800\ud800""#,
+            "\"a",
+            "a",
+        ] {
             assert!(string(text).is_err(), "{text}");
         }
     }
@@ -489,7 +595,12 @@ mod tests {
 
     #[test]
     fn written_strings_read_back() {
-        for text in ["", "plain", "\"\\\n\r\t\u{8}\u{c}\0\u{1f}", "é😀 and then some more text \"quoted\""] {
+        for text in [
+            "",
+            "plain",
+            "\"\\\n\r\t\u{8}\u{c}\0\u{1f}",
+            "é😀 and then some more text \"quoted\"",
+        ] {
             let mut out = Vec::new();
             write_string(&mut out, text);
             assert_eq!(out.len(), string_len(text));
@@ -511,7 +622,16 @@ mod tests {
         let integer = |text| Scanner::new(text).integer().ok();
         assert_eq!(integer("18446744073709551615"), Some((false, u64::MAX)));
         assert_eq!(integer("-7,"), Some((true, 7)));
-        for text in ["18446744073709551616", "1.0", "1e3", "01", "-", "", "x", "\"1\""] {
+        for text in [
+            "18446744073709551616",
+            "1.0",
+            "1e3",
+            "01",
+            "-",
+            "",
+            "x",
+            "\"1\"",
+        ] {
             assert_eq!(integer(text), None, "{text}");
         }
     }

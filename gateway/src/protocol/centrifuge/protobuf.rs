@@ -193,7 +193,10 @@ mod tests {
                 let mut reader = Reader::new(&out);
                 assert_eq!(reader.varint(), Ok(value));
                 assert!(reader.is_at_end());
-                assert_eq!(Reader::new(&out[..out.len() - 1]).varint(), Err(DecodeError::Truncated));
+                assert_eq!(
+                    Reader::new(&out[..out.len() - 1]).varint(),
+                    Err(DecodeError::Truncated)
+                );
             }
         }
     }

@@ -174,13 +174,14 @@ impl Message for Presence<'_> {
 }
 
 /// Appends the reply to a presence: client ids with their infos in the canonical form.
-pub fn reply_presence(
-    out: &mut Vec<u8>,
-    encoding: Encoding,
-    id: u32,
-    clients: &[(&str, &[u8])],
-) {
-    reply_always(out, encoding, id, schema::Reply::Presence, Presence(clients));
+pub fn reply_presence(out: &mut Vec<u8>, encoding: Encoding, id: u32, clients: &[(&str, &[u8])]) {
+    reply_always(
+        out,
+        encoding,
+        id,
+        schema::Reply::Presence,
+        Presence(clients),
+    );
 }
 
 struct PresenceStats {
