@@ -6,6 +6,7 @@
 
 use super::actor::{Actor, Leave};
 use super::net::{Clock, Net, SharedNet, Weather};
+use super::node::SimNode;
 use super::oracle::{ConnectionId, Oracle, Publisher, Tally, Verdict, Violation};
 use super::payload;
 use super::profile::Profile;
@@ -73,6 +74,23 @@ pub struct World<S> {
     presence: BTreeMap<Arc<str>, BTreeSet<String>>,
     present_counts: BTreeMap<Arc<str>, (u32, u32)>,
     members: BTreeMap<Arc<str>, u32>,
+}
+
+/// Runs a seed over real shards. Whatever goes wrong comes back as the error: a broken promise, or what an assertion said.
+///
+/// # Errors
+/// See above.
+pub fn simulate(seed: u64, trace: bool) -> Result<Report, String> {
+    let run = || run(seed, trace, SimNode::build);
+    match std::panic::catch_unwind(run) {
+        Ok(Ok(report)) => Ok(report),
+        Ok(Err(violation)) => Err(violation.0),
+        Err(panic) => Err(match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
+            (Some(said), _) => format!("panicked: {said}"),
+            (_, Some(said)) => format!("panicked: {said}"),
+            _ => "panicked".into(),
+        }),
+    }
 }
 
 /// Runs a seed.
