@@ -18,8 +18,9 @@ pub(crate) struct ChannelBook {
     /// And at which offset a publication stands.
     places: HashMap<u64, u64>,
     epoch: Option<String>,
-    /// Offsets that the channel was known to have reached, rising, with the moment.
-    tops: Vec<(Stamp, u64)>,
+    /// Offsets that the channel was known to have reached, rising, with the moment: on each shard, whose view may be behind
+    /// the home; and, last, at its home.
+    tops: Vec<Vec<(Stamp, u64)>>,
     /// A publication that is not JSON was sent.
     pub(crate) has_binary: bool,
     /// Its history was removed at least once.
@@ -30,7 +31,7 @@ pub(crate) struct ChannelBook {
 }
 
 impl ChannelBook {
-    pub(crate) fn new(name: Arc<str>, options: ChannelOptions) -> Self {
+    pub(crate) fn new(name: Arc<str>, options: ChannelOptions, shards: usize) -> Self {
         Self {
             name,
             has_history: options.has_history(),
@@ -39,7 +40,7 @@ impl ChannelBook {
             offsets: BTreeMap::new(),
             places: HashMap::new(),
             epoch: None,
-            tops: Vec::new(),
+            tops: vec![Vec::new(); shards + 1],
             has_binary: false,
             was_cut: false,
             follows: BTreeMap::new(),
@@ -73,17 +74,22 @@ impl ChannelBook {
         epoch.is_empty() || self.epoch.as_deref() == Some(epoch)
     }
 
-    /// The channel has reached this offset by now.
-    pub(crate) fn know_top(&mut self, now: Stamp, offset: u64) {
-        if self.tops.last().is_none_or(|(_, top)| *top < offset) {
-            self.tops.push((now, offset));
+    /// The channel has reached this offset by now, on this shard or (`None`) at its home.
+    pub(crate) fn know_top(&mut self, now: Stamp, shard: Option<usize>, offset: u64) {
+        let home = self.tops.len() - 1;
+        for place in [home, shard.unwrap_or(home)] {
+            let tops = &mut self.tops[place];
+            if tops.last().is_none_or(|(_, top)| *top < offset) {
+                tops.push((now, offset));
+            }
         }
     }
 
-    /// The offset that it was known to have reached before `then`.
-    pub(crate) fn top_before(&self, then: Stamp) -> u64 {
-        let known = self.tops.partition_point(|(stamp, _)| *stamp < then);
-        known.checked_sub(1).map_or(0, |at| self.tops[at].1)
+    /// The offset that it was known to have reached before `then`, on this shard or at its home.
+    pub(crate) fn top_before(&self, then: Stamp, shard: Option<usize>) -> u64 {
+        let tops = &self.tops[shard.unwrap_or(self.tops.len() - 1)];
+        let known = tops.partition_point(|(stamp, _)| *stamp < then);
+        known.checked_sub(1).map_or(0, |at| tops[at].1)
     }
 
     /// Whether a member of this channel may miss publications without being told.

@@ -16,6 +16,7 @@ const SLACK_MILLIS: u64 = 1500;
 #[derive(Debug)]
 pub(crate) struct ConnectionBook {
     pub(crate) temper: Temper,
+    pub(crate) shard: usize,
     pub(crate) opened: Stamp,
     /// Its client id, once connected.
     pub(crate) client: Option<String>,
@@ -38,9 +39,10 @@ pub(crate) struct ConnectionBook {
 }
 
 impl ConnectionBook {
-    pub(crate) fn new(temper: Temper, opened: Stamp) -> Self {
+    pub(crate) fn new(temper: Temper, shard: usize, opened: Stamp) -> Self {
         Self {
             temper,
+            shard,
             opened,
             client: None,
             pending: VecDeque::new(),
@@ -260,6 +262,7 @@ impl Oracle {
         if self.connections[connection].members.contains_key(channel) {
             return violation(format!("{who}: subscribed twice"));
         }
+        let shard = self.connections[connection].shard;
         let book = self.channels.get_mut(channel).expect("profiles name every channel");
         let recoverable = book.has_history && (ask.recoverable || book.options.force_recovery);
         let positioned = recoverable || book.has_history && (ask.positioned || book.options.force_positioning);
@@ -279,11 +282,11 @@ impl Oracle {
                 return violation(format!("{who}: publications in a reply that recovers nothing"));
             }
             if positioned {
-                let top = book.top_before(asked);
+                let top = book.top_before(asked, Some(shard));
                 if result.offset < top {
                     return violation(format!("{who}: stands at {}, but {top} was there before", result.offset));
                 }
-                book.know_top(now, result.offset);
+                book.know_top(now, Some(shard), result.offset);
             }
         }
         let wants_joins = book.options.join_leave && (ask.join_leave || book.options.force_push_join_leave);

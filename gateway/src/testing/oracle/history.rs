@@ -55,7 +55,8 @@ impl Oracle {
         if result.offset != from {
             return violation(format!("{who}: recovered from {from}, but the reply says {}", result.offset));
         }
-        let top = book.top_before(asked);
+        let shard = self.connections[self.memberships[member].connection].shard;
+        let top = book.top_before(asked, Some(shard));
         match &result.publications[..] {
             [] if top > from => {
                 violation(format!("{who}: recovered from {from}, the channel was at {top}, but the reply shows nothing"))
@@ -84,11 +85,11 @@ impl Oracle {
         let who = format!("{who}: history of {channel} ({question:?})");
         let book = self.book(channel);
         book.know_epoch(epoch)?;
-        let before = book.top_before(question.asked);
+        let before = book.top_before(question.asked, None);
         if top < before {
             return violation(format!("{who}: says {top}, but {before} was there before"));
         }
-        book.know_top(now, top);
+        book.know_top(now, None, top);
         let most = if question.limit < 0 { 300 } else { question.limit.min(300) as usize };
         if publications.len() > most {
             return violation(format!("{who}: {} publications", publications.len()));

@@ -58,6 +58,7 @@ impl Oracle {
         let id = self.recognise(&who, &channel, publication)?;
         self.digest(id ^ (connection as u64) << 32);
         self.tally.deliveries += 1;
+        let shard = self.connections[connection].shard;
         let book = self.channels.get_mut(&channel).expect("recognised");
         let member = &mut self.memberships[index];
         member.may_have_gaps |= facts.was_short && book.may_skip();
@@ -66,7 +67,7 @@ impl Oracle {
         }
         if publication.offset > 0 {
             book.place(publication.offset, id)?;
-            book.know_top(now, publication.offset);
+            book.know_top(now, Some(shard), publication.offset);
             match member.offset {
                 Some(before) if publication.offset <= before => {
                     return violation(format!("{who}: offset {} after {before}", publication.offset));

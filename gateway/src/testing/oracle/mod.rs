@@ -158,7 +158,7 @@ impl Oracle {
         let channels = profile
             .channels
             .iter()
-            .map(|name| (name.clone(), ChannelBook::new(name.clone(), profile.options(name).clone())))
+            .map(|name| (name.clone(), ChannelBook::new(name.clone(), profile.options(name).clone(), usize::from(profile.config.shards))))
             .collect();
         Self {
             profile,
@@ -194,10 +194,10 @@ impl Oracle {
         self.digest
     }
 
-    /// A connection begins.
-    pub fn opened(&mut self, temper: &Temper) -> ConnectionId {
+    /// A connection to a shard begins.
+    pub fn opened(&mut self, temper: &Temper, shard: usize) -> ConnectionId {
         let now = self.stamp();
-        self.connections.push(ConnectionBook::new(temper.clone(), now));
+        self.connections.push(ConnectionBook::new(temper.clone(), shard, now));
         self.tally.connections += 1;
         self.connections.len() - 1
     }
@@ -238,7 +238,7 @@ impl Oracle {
         match position {
             Some((offset, epoch)) if book.has_history => {
                 book.know_epoch(epoch)?;
-                book.know_top(now, offset);
+                book.know_top(now, None, offset);
                 if stored { book.place(offset, id) } else { Ok(()) }
             }
             None if book.has_history && stored => violation(format!("{channel}: publication {id} has no position")),
