@@ -185,7 +185,8 @@ impl Oracle {
                 let mine = book.client.as_deref().unwrap_or_default();
                 let listed = clients.iter().any(|(client, _)| client == mine);
                 // A 2500 may be under way: then it is no member any more.
-                if book.members.contains_key(channel) && !listed && !facts.was_short {
+                let was_member = book.members.get(channel).is_some_and(|member| self.memberships[*member].started < asked);
+                if was_member && !listed && !facts.was_short {
                     return violation(format!("{who}: a member of {channel}, but not in its presence"));
                 }
                 match clients.iter().find(|(client, _)| !self.client_ids.contains_key(&**client)) {

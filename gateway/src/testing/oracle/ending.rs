@@ -53,7 +53,10 @@ impl Oracle {
         // When the client is not to blame for what its socket does.
         let is_disturbed = facts.was_short || book.temper.reads != Reads::Promptly;
         let is_excused = match end {
-            End::Refused(status) => *status == 503 && slots_are_few,
+            End::Refused(503) => slots_are_few,
+            // It said nothing, or half of it.
+            End::Refused(408) => book.temper.mute,
+            End::Refused(_) => false,
             End::Close(code, reason) => {
                 *self.tally.closed.entry(*code).or_default() += 1;
                 if reason.is_empty() && *code >= 3000 {
