@@ -52,10 +52,10 @@ pub struct ShardStats {
     pub channels: u64,
     /// Channels this shard is home of.
     pub homes: u64,
+    /// Distinct users with a connection on this node, of those this shard is home of.
+    pub users: u64,
     /// Subscriptions.
     pub subscriptions: u64,
-    /// Users whose home is this shard and who have a connection on this node.
-    pub users: u64,
     /// Messages from clients.
     pub messages_received: u64,
     /// Bytes from clients.

@@ -1,4 +1,5 @@
 use super::*;
+use crate::config::{ChannelOptions, SlowPolicy};
 
 fn machine() -> Machine {
     Machine {
