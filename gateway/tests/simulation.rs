@@ -14,7 +14,10 @@ const PATIENCE: Duration = Duration::from_secs(120);
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
-    Some(text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text:?}")))
+    Some(
+        text.parse()
+            .unwrap_or_else(|_| panic!("{name} is no number: {text:?}")),
+    )
 }
 
 /// Runs seeds, on a thread of their own, until `look` says that it has seen enough.
@@ -72,7 +75,9 @@ fn seeds_break_no_promise() {
     run(seeds, None, |seed, result| {
         match result {
             Ok(report) => add(&mut total, &report.tally),
-            Err(what) => panic!("seed {seed}: {what}\nreplay with RINGWAY_SEED={seed} RINGWAY_TRACE=1"),
+            Err(what) => {
+                panic!("seed {seed}: {what}\nreplay with RINGWAY_SEED={seed} RINGWAY_TRACE=1")
+            }
         }
         false
     });
@@ -116,7 +121,10 @@ fn finds(fault: Fault) {
     let (seed, what) = found.unwrap_or_else(|| panic!("300 seeds did not find {fault:?}"));
     println!("{fault:?}: seed {seed}: {what}");
     let without = simulate(seed, false);
-    assert!(without.is_ok(), "seed {seed} fails without {fault:?} too: {without:?}");
+    assert!(
+        without.is_ok(),
+        "seed {seed} fails without {fault:?} too: {without:?}"
+    );
 }
 
 #[test]

@@ -50,6 +50,10 @@ fn main() -> ExitCode {
             }
         }
     }
-    println!("{failed} of {count} seeds failed; {} virtual minutes in {:.1?}", millis / 60_000, began.elapsed());
+    println!(
+        "{failed} of {count} seeds failed; {} virtual minutes in {:.1?}",
+        millis / 60_000,
+        began.elapsed()
+    );
     ExitCode::from(u8::from(failed > 0))
 }

@@ -7,7 +7,9 @@ use super::oracle::{Ask, ConnectionId, End, SubscribeAsk, Verdict, Violation};
 use super::profile::{Reads, Temper};
 use super::rng::Rng;
 use super::stage::Stage;
-use crate::protocol::centrifuge::client::{self as wire, ClientPush, ClientReply, Replies, ReplyKind};
+use crate::protocol::centrifuge::client::{
+    self as wire, ClientPublication, ClientPush, ClientReply, Replies, ReplyKind,
+};
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -113,8 +115,14 @@ impl Actor {
             self.paused_until = now + self.rng.range(100, 1000);
             return;
         };
-        stage.trace(|| format!("client {} connects to shard {shard} as {id}: {:?}", self.name, self.temper));
-        let (link, mut request) = Connection::new(socket, shard, self.temper.encoding, &mut self.rng);
+        stage.trace(|| {
+            format!(
+                "client {} connects to shard {shard} as {id}: {:?}",
+                self.name, self.temper
+            )
+        });
+        let (link, mut request) =
+            Connection::new(socket, shard, self.temper.encoding, &mut self.rng);
         if self.temper.mute && self.rng.chance(300) {
             request.truncate(self.rng.index(request.len()));
         }
@@ -139,9 +147,18 @@ impl Actor {
     fn say_hello(&mut self, stage: &mut Stage) {
         let Some(live) = &mut self.live else { return };
         live.phase = Phase::Connecting;
-        let connect = wire::Connect { name: "sim", version: "1", ..wire::Connect::default() };
+        let connect = wire::Connect {
+            name: "sim",
+            version: "1",
+            ..wire::Connect::default()
+        };
         self.commands += 1;
-        wire::connect(&mut live.staged, self.temper.encoding, self.commands, &connect);
+        wire::connect(
+            &mut live.staged,
+            self.temper.encoding,
+            self.commands,
+            &connect,
+        );
         self.note(stage, Ask::Connect);
         if self.rng.chance(500) {
             self.resubscribe(stage);
@@ -166,7 +183,9 @@ impl Actor {
         let mut out = Vec::new();
         live.link.write(&mut self.rng, &live.staged, &mut out);
         live.staged.clear();
-        stage.nets[live.link.shard].borrow_mut().write(live.link.socket, &out);
+        stage.nets[live.link.shard]
+            .borrow_mut()
+            .write(live.link.socket, &out);
     }
 
     /// Asks for every subscription that is wanted and not asked for yet.
@@ -184,18 +203,28 @@ impl Actor {
     }
 
     fn subscribe(&mut self, stage: &mut Stage, channel: &Arc<str>) {
-        let (Some(live), Some(want)) = (&mut self.live, self.wants.get_mut(channel)) else { return };
+        let (Some(live), Some(want)) = (&mut self.live, self.wants.get_mut(channel)) else {
+            return;
+        };
         let position = want.position.clone().filter(|_| want.recoverable);
         let request = wire::Subscribe {
             channel,
-            recover: position.as_ref().map(|(offset, epoch)| wire::Position { offset: *offset, epoch }),
+            recover: position.as_ref().map(|(offset, epoch)| wire::Position {
+                offset: *offset,
+                epoch,
+            }),
             positioned: want.positioned,
             recoverable: want.recoverable,
             join_leave: want.join_leave,
             ..wire::Subscribe::default()
         };
         self.commands += 1;
-        wire::subscribe(&mut live.staged, self.temper.encoding, self.commands, &request);
+        wire::subscribe(
+            &mut live.staged,
+            self.temper.encoding,
+            self.commands,
+            &request,
+        );
         want.standing = Standing::Asked;
         let ask = SubscribeAsk {
             channel: channel.clone(),
@@ -216,8 +245,20 @@ impl Actor {
             }
             return;
         }
-        let rounds = if self.rng.chance(200) { self.rng.range(1, 6) } else { 1 };
+        let rounds = if self.rng.chance(200) {
+            self.rng.range(1, 6)
+        } else {
+            1
+        };
         for _ in 0..rounds {
+            // A message has a limit.
+            if self
+                .live
+                .as_ref()
+                .is_some_and(|live| live.staged.len() > 15_000)
+            {
+                self.write(stage);
+            }
             match self.rng.below(1000) {
                 0..350 => self.publish(stage),
                 350..600 => self.want(stage),
@@ -247,14 +288,35 @@ impl Actor {
             false => (*self.rng.pick(&active)).clone(),
         };
         let Some(live) = &mut self.live else { return };
-        let pad = if self.rng.chance(10) { self.rng.range(20_000, 40_000) } else { self.rng.magnitude(0, 2000) } as usize;
+        let pad = if self.rng.chance(10) {
+            self.rng.range(20_000, 40_000)
+        } else {
+            self.rng.magnitude(0, 2000)
+        } as usize;
         let id = stage.number_publication();
         let binary = self.temper.encoding == crate::protocol::centrifuge::Encoding::Protobuf
             && self.rng.chance(stage.profile.binary);
-        let data = if binary { super::payload::binary(id, pad) } else { super::payload::json(id, pad) };
-        stage.oracle.publishing(id, super::oracle::Publisher::Client(live.id), &channel, "", false, &data);
+        let data = if binary {
+            super::payload::binary(id, pad)
+        } else {
+            super::payload::json(id, pad)
+        };
+        stage.oracle.publishing(
+            id,
+            super::oracle::Publisher::Client(live.id),
+            &channel,
+            "",
+            false,
+            &data,
+        );
         self.commands += 1;
-        wire::publish(&mut live.staged, self.temper.encoding, self.commands, &channel, &data);
+        wire::publish(
+            &mut live.staged,
+            self.temper.encoding,
+            self.commands,
+            &channel,
+            &data,
+        );
         self.note(stage, Ask::Publish(channel, id));
     }
 
@@ -267,7 +329,11 @@ impl Actor {
             }
             return;
         }
-        let mut position = self.memory.get(&channel).cloned().filter(|_| self.rng.chance(700));
+        let mut position = self
+            .memory
+            .get(&channel)
+            .cloned()
+            .filter(|_| self.rng.chance(700));
         if let Some((offset, epoch)) = &mut position {
             match self.rng.below(40) {
                 0 => *epoch = "another".into(),
@@ -293,12 +359,21 @@ impl Actor {
             return;
         }
         let channel = self.rng.pick(&channels).clone();
-        if let Some(Want { position: Some(position), .. }) = self.wants.remove(&channel) {
+        if let Some(Want {
+            position: Some(position),
+            ..
+        }) = self.wants.remove(&channel)
+        {
             self.memory.insert(channel.clone(), position);
         }
         let Some(live) = &mut self.live else { return };
         self.commands += 1;
-        wire::unsubscribe(&mut live.staged, self.temper.encoding, self.commands, &channel);
+        wire::unsubscribe(
+            &mut live.staged,
+            self.temper.encoding,
+            self.commands,
+            &channel,
+        );
         self.note(stage, Ask::Unsubscribe(channel));
     }
 
@@ -307,19 +382,38 @@ impl Actor {
         let Some(live) = &mut self.live else { return };
         let limit = *self.rng.pick(&[-1, 0, 1, 5, 1000]);
         let reverse = self.rng.chance(400);
-        let active = self.wants.get(&channel).filter(|want| want.standing == Standing::Active);
+        let active = self
+            .wants
+            .get(&channel)
+            .filter(|want| want.standing == Standing::Active);
         let known = active.and_then(|want| want.position.clone());
         let since = known.filter(|_| self.rng.chance(500));
         let request = wire::History {
             channel: &channel,
             limit,
-            since: since.as_ref().map(|(offset, epoch)| wire::Position { offset: *offset, epoch }),
+            since: since.as_ref().map(|(offset, epoch)| wire::Position {
+                offset: *offset,
+                epoch,
+            }),
             reverse,
         };
         self.commands += 1;
-        wire::history(&mut live.staged, self.temper.encoding, self.commands, &request);
+        wire::history(
+            &mut live.staged,
+            self.temper.encoding,
+            self.commands,
+            &request,
+        );
         let since = since.map(|(offset, _)| offset);
-        self.note(stage, Ask::History { channel, limit, since, reverse });
+        self.note(
+            stage,
+            Ask::History {
+                channel,
+                limit,
+                since,
+                reverse,
+            },
+        );
     }
 
     fn presence(&mut self, stage: &mut Stage) {
@@ -327,10 +421,20 @@ impl Actor {
         let Some(live) = &mut self.live else { return };
         self.commands += 1;
         let ask = if self.rng.chance(500) {
-            wire::presence(&mut live.staged, self.temper.encoding, self.commands, &channel);
+            wire::presence(
+                &mut live.staged,
+                self.temper.encoding,
+                self.commands,
+                &channel,
+            );
             Ask::Presence(channel)
         } else {
-            wire::presence_stats(&mut live.staged, self.temper.encoding, self.commands, &channel);
+            wire::presence_stats(
+                &mut live.staged,
+                self.temper.encoding,
+                self.commands,
+                &channel,
+            );
             Ask::PresenceStats(channel)
         };
         self.note(stage, ask);
@@ -350,19 +454,36 @@ impl Actor {
         let mut out = Vec::new();
         live.link.write_ping(&payload, &mut out);
         live.ws_pings.push_back(payload);
-        stage.nets[live.link.shard].borrow_mut().write(live.link.socket, &out);
+        stage.nets[live.link.shard]
+            .borrow_mut()
+            .write(live.link.socket, &out);
     }
 
     fn do_wrong(&mut self, stage: &mut Stage) {
         let Some(live) = &mut self.live else { return };
         self.commands += 1;
-        let request = wire::Subscribe { channel: "nowhere:1", ..wire::Subscribe::default() };
-        wire::subscribe(&mut live.staged, self.temper.encoding, self.commands, &request);
+        let request = wire::Subscribe {
+            channel: "nowhere:1",
+            ..wire::Subscribe::default()
+        };
+        wire::subscribe(
+            &mut live.staged,
+            self.temper.encoding,
+            self.commands,
+            &request,
+        );
         self.note(stage, Ask::Wrong(102));
     }
 
     fn leave_somehow(&mut self, stage: &mut Stage) {
-        let how = *self.rng.pick(&[Leave::Politely, Leave::Politely, Leave::Eof, Leave::Eof, Leave::Reset, Leave::Vanish]);
+        let how = *self.rng.pick(&[
+            Leave::Politely,
+            Leave::Politely,
+            Leave::Eof,
+            Leave::Eof,
+            Leave::Reset,
+            Leave::Vanish,
+        ]);
         self.leave(stage, how);
     }
 
@@ -416,7 +537,10 @@ impl Actor {
             self.connect(stage);
             return Ok(());
         };
-        let is_subscribed = self.wants.values().any(|want| want.standing == Standing::Active);
+        let is_subscribed = self
+            .wants
+            .values()
+            .any(|want| want.standing == Standing::Active);
         let most = match self.temper.reads {
             _ if stage.is_calm => usize::MAX,
             Reads::Promptly => usize::MAX,
@@ -437,10 +561,19 @@ impl Actor {
             && (most > 0 || gone == ServerGone::Reset)
             && self.connection() == Some(id)
         {
-            let end = if gone == ServerGone::Eof { End::Eof } else { End::Reset };
+            let end = if gone == ServerGone::Eof {
+                End::Eof
+            } else {
+                End::Reset
+            };
             self.end(stage, end)?;
         }
-        if self.live.as_ref().is_some_and(|live| live.phase == Phase::Open) && !stage.is_calm {
+        if self
+            .live
+            .as_ref()
+            .is_some_and(|live| live.phase == Phase::Open)
+            && !stage.is_calm
+        {
             self.resubscribe(stage);
             self.write(stage);
         }
@@ -455,7 +588,9 @@ impl Actor {
         while let Some(live) = &mut self.live {
             let id = live.id;
             let blame = |what: String| Violation(format!("connection {id}: {what}"));
-            let Some(incoming) = live.link.next().map_err(blame)? else { return Ok(()) };
+            let Some(incoming) = live.link.next().map_err(blame)? else {
+                return Ok(());
+            };
             match incoming {
                 Incoming::Upgraded => {
                     if live.phase == Phase::Upgrading && !self.temper.mute {
@@ -467,14 +602,17 @@ impl Actor {
                 }
                 Incoming::WsPong(payload) => {
                     let Some(at) = live.ws_pings.iter().position(|sent| *sent == payload) else {
-                        return Err(blame(format!("a WebSocket pong that nobody asked for: {payload:?}")));
+                        return Err(blame(format!(
+                            "a WebSocket pong that nobody asked for: {payload:?}"
+                        )));
                     };
                     live.ws_pings.drain(..=at);
                 }
                 Incoming::Message(bytes) => {
                     for reply in Replies::new(self.temper.encoding, &bytes) {
-                        let reply = reply.map_err(|error| blame(format!("{error} in {bytes:?}")))?;
-                        stage.trace(|| shorten(format!("  {id}: {reply:?}")));
+                        let reply =
+                            reply.map_err(|error| blame(format!("{error} in {bytes:?}")))?;
+                        stage.trace(|| format!("  {id}: {}", describe(&reply)));
                         stage.oracle.replied(id, &reply, stage.facts(id))?;
                         self.react(stage, &reply);
                     }
@@ -502,7 +640,9 @@ impl Actor {
     }
 
     fn end(&mut self, stage: &mut Stage, end: End) -> Verdict {
-        let Some(live) = self.live.take() else { return Ok(()) };
+        let Some(live) = self.live.take() else {
+            return Ok(());
+        };
         stage.trace(|| format!("  {}: ended by {end:?}", live.id));
         self.paused_until = stage.clock.millis() + self.rng.range(50, 2000);
         let facts = stage.facts(live.id);
@@ -528,7 +668,9 @@ impl Actor {
             ReplyKind::Push { channel, push } => match push {
                 ClientPush::Publication(publication) => self.advance(channel, publication.offset),
                 ClientPush::Unsubscribe { code, .. } => {
-                    let Some(want) = self.wants.get_mut(&**channel) else { return };
+                    let Some(want) = self.wants.get_mut(&**channel) else {
+                        return;
+                    };
                     if *code < 2500 {
                         self.wants.remove(&**channel);
                     } else if want.standing == Standing::Active {
@@ -538,13 +680,19 @@ impl Actor {
                 _ => {}
             },
             kind => {
-                let Some((_, ask)) = live.asks.pop_front() else { return };
+                let Some((_, ask)) = live.asks.pop_front() else {
+                    return;
+                };
                 match (ask, kind) {
                     (Ask::Connect, ReplyKind::Connect(_)) => live.phase = Phase::Open,
                     (Ask::Subscribe(ask), ReplyKind::Subscribe(result)) => {
-                        let Some(want) = self.wants.get_mut(&ask.channel) else { return };
+                        let Some(want) = self.wants.get_mut(&ask.channel) else {
+                            return;
+                        };
                         want.standing = Standing::Active;
-                        want.position = result.recoverable.then(|| (result.offset, result.epoch.to_string()));
+                        want.position = result
+                            .recoverable
+                            .then(|| (result.offset, result.epoch.to_string()));
                         for publication in &result.publications {
                             self.advance(&ask.channel, publication.offset);
                         }
@@ -552,7 +700,11 @@ impl Actor {
                     (Ask::Subscribe(ask), ReplyKind::Error(_)) => {
                         let is_member = stage.oracle.is_member(live.id, &ask.channel);
                         if let Some(want) = self.wants.get_mut(&ask.channel) {
-                            want.standing = if is_member { Standing::Active } else { Standing::Idle(now + 500) };
+                            want.standing = if is_member {
+                                Standing::Active
+                            } else {
+                                Standing::Idle(now + 500)
+                            };
                         }
                     }
                     _ => {}
@@ -562,7 +714,10 @@ impl Actor {
     }
 
     fn advance(&mut self, channel: &str, offset: u64) {
-        if let Some((at, _)) = self.wants.get_mut(channel).and_then(|want| want.position.as_mut())
+        if let Some((at, _)) = self
+            .wants
+            .get_mut(channel)
+            .and_then(|want| want.position.as_mut())
             && offset > 0
         {
             *at = offset;
@@ -574,23 +729,72 @@ impl Actor {
     /// # Errors
     /// A WebSocket ping without a pong, or half a frame.
     pub fn settled(&self) -> Verdict {
-        let Some(live) = &self.live else { return Ok(()) };
+        let Some(live) = &self.live else {
+            return Ok(());
+        };
         if live.link.is_cut() {
-            return Err(Violation(format!("connection {}: half a frame, and nothing more comes", live.id)));
+            return Err(Violation(format!(
+                "connection {}: half a frame, and nothing more comes",
+                live.id
+            )));
         }
         match live.ws_pings.front() {
-            Some(payload) => Err(Violation(format!("connection {}: no pong to {payload:?}", live.id))),
+            Some(payload) => Err(Violation(format!(
+                "connection {}: no pong to {payload:?}",
+                live.id
+            ))),
             None => Ok(()),
         }
     }
 }
 
-/// Payloads make long lines.
-fn shorten(mut line: String) -> String {
-    if line.len() > 300 {
-        let end = (0..=300).rev().find(|at| line.is_char_boundary(*at)).unwrap_or(0);
-        line.truncate(end);
-        line.push('…');
+/// A reply in a line: publications by their numbers and offsets.
+fn describe(reply: &ClientReply<'_>) -> String {
+    let show = |publication: &ClientPublication<'_>| {
+        let number =
+            super::payload::identify(publication.data).map_or("?".into(), |id| id.to_string());
+        format!(
+            "publication {number} @{} ({} B)",
+            publication.offset,
+            publication.data.len()
+        )
+    };
+    match &reply.kind {
+        ReplyKind::Push {
+            channel,
+            push: ClientPush::Publication(publication),
+        } => {
+            format!("{channel}: {}", show(publication))
+        }
+        ReplyKind::Push { channel, push } => format!("{channel}: {push:?}"),
+        ReplyKind::Subscribe(result) => format!(
+            "reply {}: subscribed @{} {:?}{}{}{}{} {:?}",
+            reply.id,
+            result.offset,
+            result.epoch,
+            if result.positioned { " positioned" } else { "" },
+            if result.recoverable {
+                " recoverable"
+            } else {
+                ""
+            },
+            if result.was_recovering {
+                " was_recovering"
+            } else {
+                ""
+            },
+            if result.recovered { " recovered" } else { "" },
+            result.publications.iter().map(show).collect::<Vec<_>>(),
+        ),
+        ReplyKind::History {
+            publications,
+            epoch,
+            offset,
+        } => format!(
+            "reply {}: history @{offset} {epoch:?} {:?}",
+            reply.id,
+            publications.iter().map(|it| it.offset).collect::<Vec<_>>()
+        ),
+        kind => format!("reply {}: {kind:?}", reply.id),
     }
-    line
 }

@@ -6,7 +6,8 @@ use crate::protocol::centrifuge::Encoding;
 use crate::protocol::http::SUBPROTOCOL_PROTOBUF;
 use crate::protocol::websocket::Opcode;
 use crate::protocol::websocket::client::{
-    ClientDecoder, UpgradeFailed, parse_switching, write_masked_fragment, write_masked_frame, write_upgrade_request,
+    ClientDecoder, UpgradeFailed, parse_switching, write_masked_fragment, write_masked_frame,
+    write_upgrade_request,
 };
 
 /// Any 16 bytes in base64: the answer to it is checked.
@@ -46,7 +47,12 @@ pub struct Connection {
 
 impl Connection {
     /// A connection, and the bytes that ask for it.
-    pub fn new(socket: SocketId, shard: usize, encoding: Encoding, rng: &mut Rng) -> (Self, Vec<u8>) {
+    pub fn new(
+        socket: SocketId,
+        shard: usize,
+        encoding: Encoding,
+        rng: &mut Rng,
+    ) -> (Self, Vec<u8>) {
         let subprotocol = format!("Sec-WebSocket-Protocol: {SUBPROTOCOL_PROTOBUF}\r\n");
         let (target, lines) = match encoding {
             Encoding::Json => ("/connection/websocket", ""),
@@ -96,15 +102,26 @@ impl Connection {
             };
         }
         let data = self.opcode();
-        while let Some(frame) = self.frames.next_frame().map_err(|error| format!("a bad frame: {error}"))? {
+        while let Some(frame) = self
+            .frames
+            .next_frame()
+            .map_err(|error| format!("a bad frame: {error}"))?
+        {
             if self.closed {
                 return Err(format!("a {:?} frame behind the close frame", frame.opcode));
             }
             match frame.opcode {
                 Opcode::Text | Opcode::Binary | Opcode::Continuation => {
-                    let expected = if self.message.is_empty() { data } else { Opcode::Continuation };
+                    let expected = if self.message.is_empty() {
+                        data
+                    } else {
+                        Opcode::Continuation
+                    };
                     if frame.opcode != expected {
-                        return Err(format!("a {:?} frame in place of {expected:?}", frame.opcode));
+                        return Err(format!(
+                            "a {:?} frame in place of {expected:?}",
+                            frame.opcode
+                        ));
                     }
                     self.message.extend_from_slice(frame.payload);
                     if frame.fin {
@@ -115,8 +132,13 @@ impl Connection {
                 Opcode::Pong => return Ok(Some(Incoming::WsPong(frame.payload.to_vec()))),
                 Opcode::Close => {
                     self.closed = true;
-                    let code = frame.payload.first_chunk().map_or(1005, |code| u16::from_be_bytes(*code));
-                    let reason = String::from_utf8_lossy(frame.payload.get(2..).unwrap_or_default()).into_owned();
+                    let code = frame
+                        .payload
+                        .first_chunk()
+                        .map_or(1005, |code| u16::from_be_bytes(*code));
+                    let reason =
+                        String::from_utf8_lossy(frame.payload.get(2..).unwrap_or_default())
+                            .into_owned();
                     return Ok(Some(Incoming::Close(code, reason)));
                 }
             }

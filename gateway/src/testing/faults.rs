@@ -20,8 +20,12 @@ pub enum Fault {
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Self; 4] =
-        [Self::GenerationNotChecked, Self::ShortSendTailLost, Self::CursorOffByOne, Self::MovedMemberSkipped];
+    pub const ALL: [Self; 4] = [
+        Self::GenerationNotChecked,
+        Self::ShortSendTailLost,
+        Self::CursorOffByOne,
+        Self::MovedMemberSkipped,
+    ];
 }
 
 thread_local! {
@@ -36,7 +40,9 @@ pub fn planted(fault: Fault) -> bool {
 
 /// Plants a fault on this thread until the guard is dropped. A fault planted before is replaced for that time.
 pub fn plant(fault: Fault) -> Planted {
-    Planted { before: PLANTED.replace(Some(fault)) }
+    Planted {
+        before: PLANTED.replace(Some(fault)),
+    }
 }
 
 /// Keeps a fault planted.
@@ -62,7 +68,9 @@ mod tests {
         let guard = plant(Fault::CursorOffByOne);
         assert!(planted(Fault::CursorOffByOne));
         assert!(!planted(Fault::MovedMemberSkipped));
-        std::thread::spawn(|| assert!(!planted(Fault::CursorOffByOne))).join().unwrap();
+        std::thread::spawn(|| assert!(!planted(Fault::CursorOffByOne)))
+            .join()
+            .unwrap();
         drop(guard);
         assert!(!planted(Fault::CursorOffByOne));
     }

@@ -36,7 +36,10 @@ impl Clock {
 
     /// As a reactor tells it.
     pub fn now(&self) -> Now {
-        Now { millis: self.millis(), unix_millis: 1_790_000_000_000 + self.millis() }
+        Now {
+            millis: self.millis(),
+            unix_millis: 1_790_000_000_000 + self.millis(),
+        }
     }
 }
 
@@ -293,7 +296,10 @@ impl Net {
 
     /// Slots that are not free.
     pub fn slots_in_use(&self) -> usize {
-        self.slots.iter().filter(|slot| **slot != Slot::Free).count()
+        self.slots
+            .iter()
+            .filter(|slot| **slot != Slot::Free)
+            .count()
     }
 
     /// Whether a thread that sleeps in `poll` would be awake by now: there is an event, or its patience is over.
@@ -323,7 +329,9 @@ impl Net {
     }
 
     pub(super) fn is_writable(socket: &Socket, now: u64) -> bool {
-        socket.writable_due.is_some_and(|due| due <= now && (socket.room() > 0 || socket.is_dead()))
+        socket
+            .writable_due
+            .is_some_and(|due| due <= now && (socket.room() > 0 || socket.is_dead()))
     }
 
     pub(super) fn socket(&mut self, id: SocketId) -> &mut Socket {

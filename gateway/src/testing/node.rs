@@ -39,12 +39,17 @@ impl SimNode {
     /// The node of a profile, with a reactor over each net.
     pub fn build(profile: &Profile, nets: &[SharedNet], rng: &mut Rng) -> Self {
         let count = nets.len();
-        let keys = Keys { hash: [rng.next_u64(), rng.next_u64()], shards: count as u16 };
+        let keys = Keys {
+            hash: [rng.next_u64(), rng.next_u64()],
+            shards: count as u16,
+        };
         let new_pair = || pair::<Message>(profile.mailbox, Waker::none());
         let no_ends = || (0..=count).map(|_| None).collect::<Vec<_>>();
-        let mut outboxes: Vec<Vec<Option<Outbox<Message>>>> = (0..count).map(|_| no_ends()).collect();
-        let mut inboxes: Vec<Vec<Option<Inbox<Message>>>> =
-            (0..count).map(|_| (0..=count).map(|_| None).collect()).collect();
+        let mut outboxes: Vec<Vec<Option<Outbox<Message>>>> =
+            (0..count).map(|_| no_ends()).collect();
+        let mut inboxes: Vec<Vec<Option<Inbox<Message>>>> = (0..count)
+            .map(|_| (0..=count).map(|_| None).collect())
+            .collect();
         let (mut lanes, mut heard, mut said) = (Vec::new(), Vec::new(), Vec::new());
         for from in 0..count {
             for to in (0..count).filter(|to| *to != from) {
@@ -52,7 +57,12 @@ impl SimNode {
                 let (outbox, far) = new_pair();
                 outboxes[from][to] = Some(near);
                 inboxes[to][from] = Some(far);
-                lanes.push(Lane { to, inbox, outbox, held_until: 0 });
+                lanes.push(Lane {
+                    to,
+                    inbox,
+                    outbox,
+                    held_until: 0,
+                });
             }
             let (outbox, inbox) = new_pair();
             outboxes[from][count] = Some(outbox);
@@ -93,13 +103,18 @@ impl SimNode {
     }
 
     fn say(&mut self, shard: usize, id: RequestId, request: Request) {
-        self.said[shard].batch().messages.push(Message::Request { id, request: Box::new(request) });
+        self.said[shard].batch().messages.push(Message::Request {
+            id,
+            request: Box::new(request),
+        });
     }
 }
 
 impl Server for SimNode {
     fn tick(&mut self, shard: usize) {
-        let turn = self.shards[shard].tick().expect("the simulated reactor does not break");
+        let turn = self.shards[shard]
+            .tick()
+            .expect("the simulated reactor does not break");
         assert_eq!(turn, Turn::Running, "nobody asked shard {shard} to stop");
         self.shards[shard].check_invariants();
     }
@@ -109,7 +124,10 @@ impl Server for SimNode {
         for lane in &mut self.lanes {
             // What a full ring did not take the last time comes first.
             let mut moved = lane.outbox.behind() && lane.outbox.publish();
-            while !lane.outbox.behind() && (hurry || lane.held_until <= now) && !lane.inbox.is_empty() {
+            while !lane.outbox.behind()
+                && (hurry || lane.held_until <= now)
+                && !lane.inbox.is_empty()
+            {
                 if !hurry && self.link_millis > 0 && rng.chance(300) {
                     lane.held_until = now + rng.range(1, self.link_millis);
                     break;
@@ -177,6 +195,9 @@ impl Server for SimNode {
                 && (!forgotten || held.homes == 0 && held.history_bytes == 0)
         };
         let shard = self.shards.iter().position(|shard| !is_empty(shard))?;
-        Some(format!("on shard {shard} {:?}", self.shards[shard].footprint()))
+        Some(format!(
+            "on shard {shard} {:?}",
+            self.shards[shard].footprint()
+        ))
     }
 }

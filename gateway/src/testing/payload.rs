@@ -24,14 +24,23 @@ pub fn binary(id: u64, pad: usize) -> Vec<u8> {
 /// The number a payload carries, if it is as it was made, to the byte.
 pub fn identify(data: &[u8]) -> Option<u64> {
     let (id, pad) = match data.strip_prefix(&[0xff]) {
-        Some(rest) => (u64::from_le_bytes(rest.get(..8)?.try_into().ok()?), &rest[8..]),
+        Some(rest) => (
+            u64::from_le_bytes(rest.get(..8)?.try_into().ok()?),
+            &rest[8..],
+        ),
         None => {
             let text = std::str::from_utf8(data).ok()?;
-            let (id, pad) = text.strip_prefix("{\"id\":")?.strip_suffix("\"}")?.split_once(",\"pad\":\"")?;
+            let (id, pad) = text
+                .strip_prefix("{\"id\":")?
+                .strip_suffix("\"}")?
+                .split_once(",\"pad\":\"")?;
             (id.parse().ok()?, pad.as_bytes())
         }
     };
-    pad.iter().enumerate().all(|(at, byte)| *byte == filler(id, at)).then_some(id)
+    pad.iter()
+        .enumerate()
+        .all(|(at, byte)| *byte == filler(id, at))
+        .then_some(id)
 }
 
 #[cfg(test)]

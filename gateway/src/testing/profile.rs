@@ -3,8 +3,8 @@
 use super::net::Weather;
 use super::rng::Rng;
 use crate::config::{
-    ChannelOptions, Channels, Client, Config, IncomingCpu, Limits, LogConfig, LogFormat, Origins, ReactorChoice,
-    Shutdown, SlowPolicy, TokenConfig,
+    ChannelOptions, Channels, Client, Config, IncomingCpu, Limits, LogConfig, LogFormat, Origins,
+    ReactorChoice, Shutdown, SlowPolicy, TokenConfig,
 };
 use crate::protocol::centrifuge::Encoding;
 use std::sync::Arc;
@@ -124,7 +124,9 @@ fn namespaces(rng: &mut Rng) -> Vec<(String, Arc<ChannelOptions>)> {
         options.join_leave = matches!(&name[..], "social" | "deep");
         options.force_push_join_leave = name == "social";
     }
-    all.into_iter().map(|(name, options)| (name, open(options))).collect()
+    all.into_iter()
+        .map(|(name, options)| (name, open(options)))
+        .collect()
 }
 
 impl Profile {
@@ -161,16 +163,36 @@ impl Profile {
                 token: TokenConfig::default(),
                 subscription_token: None,
             },
-            channels: Channels { namespaces: namespaces(rng) },
-            limits: Limits {
-                log_bytes: if rng.chance(300) { rng.magnitude(64 * 1024, 512 * 1024) } else { 64 << 20 },
-                history_bytes: if history_is_short { rng.magnitude(8 * 1024, 128 * 1024) } else { 256 << 20 },
-                publication_bytes: 1 << 20,
-                slots_per_shard: if few_slots { rng.range(2, 8) as u32 } else { 64 },
+            channels: Channels {
+                namespaces: namespaces(rng),
             },
-            shutdown: Shutdown { delay: Duration::from_secs(5), drain: Duration::from_secs(20) },
+            limits: Limits {
+                log_bytes: if rng.chance(300) {
+                    rng.magnitude(64 * 1024, 512 * 1024)
+                } else {
+                    64 << 20
+                },
+                history_bytes: if history_is_short {
+                    rng.magnitude(8 * 1024, 128 * 1024)
+                } else {
+                    256 << 20
+                },
+                publication_bytes: 1 << 20,
+                slots_per_shard: if few_slots {
+                    rng.range(2, 8) as u32
+                } else {
+                    64
+                },
+            },
+            shutdown: Shutdown {
+                delay: Duration::from_secs(5),
+                drain: Duration::from_secs(20),
+            },
             api_keys: Vec::new(),
-            log: LogConfig { level: "off".into(), format: LogFormat::Text },
+            log: LogConfig {
+                level: "off".into(),
+                format: LogFormat::Text,
+            },
         };
         let binary = if rng.chance(150) { 20 } else { 0 };
         Self {
@@ -188,7 +210,7 @@ impl Profile {
                 writable_millis: *rng.pick(&[0, 20, 200]),
             },
             mailbox: *rng.pick(&[1, 1, 2, 4, 16, 64]),
-            buffers: *rng.pick(&[(2, 8192), (4, 4096), (8, 700), (16, 512), (64, 64), (128, 16)]),
+            buffers: *rng.pick(&[(2, 8192), (4, 4096), (8, 1024), (16, 512), (64, 128)]),
             link_millis: *rng.pick(&[0, 0, 5, 50, 400]),
             steps: rng.range(150, 500),
             step_millis: *rng.pick(&[2, 10, 40, 100]),
@@ -209,8 +231,15 @@ impl Profile {
 
     /// The options of a channel.
     pub fn options(&self, channel: &str) -> &ChannelOptions {
-        let name = channel.split_once(':').map_or("", |(namespace, _)| namespace);
-        self.config.channels.options(self.config.channels.find(name).expect("profiles know their namespaces"))
+        let name = channel
+            .split_once(':')
+            .map_or("", |(namespace, _)| namespace);
+        self.config.channels.options(
+            self.config
+                .channels
+                .find(name)
+                .expect("profiles know their namespaces"),
+        )
     }
 }
 
@@ -231,7 +260,13 @@ impl Temper {
             encoding,
             rough: rng.chance(700),
             window: rng.magnitude(256, 200 * 1024) as usize,
-            reads: *rng.pick(&[Reads::Promptly, Reads::Promptly, Reads::Slowly, Reads::Slowly, Reads::Never]),
+            reads: *rng.pick(&[
+                Reads::Promptly,
+                Reads::Promptly,
+                Reads::Slowly,
+                Reads::Slowly,
+                Reads::Never,
+            ]),
             pongs: rng.chance(900),
             mute: rng.chance(30),
         }

@@ -56,21 +56,34 @@ impl SimReactor {
             if net.backlog.is_empty() {
                 return;
             }
-            let free: Vec<usize> = (0..net.slots.len()).filter(|s| net.slots[*s] == Slot::Free).collect();
+            let free: Vec<usize> = (0..net.slots.len())
+                .filter(|s| net.slots[*s] == Slot::Free)
+                .collect();
             if free.is_empty() {
                 net.stats.accepts_paused += 1;
                 return;
             }
             let id = net.backlog.pop_front().expect("looked just now");
             // The lowest free one, as a kernel does, so that slots are soon used again; sometimes any.
-            let slot = if net.rng.chance(700) { free[0] } else { *net.rng.pick(&free) };
+            let slot = if net.rng.chance(700) {
+                free[0]
+            } else {
+                *net.rng.pick(&free)
+            };
             net.slots[slot] = Slot::Accepted(id);
-            self.events.push(Event::Accepted { slot: slot as u32, peer: net.socket(id).peer });
+            self.events.push(Event::Accepted {
+                slot: slot as u32,
+                peer: net.socket(id).peer,
+            });
         }
     }
 
     fn receive(&mut self, net: &mut Net, id: SocketId, token: Token) {
-        let pieces = net.rng.range(1, 3);
+        let pieces = if net.rng.chance(500) {
+            net.rng.range(1, 3)
+        } else {
+            u64::MAX
+        };
         for _ in 0..pieces {
             let waiting = net.socket(id).to_server.len();
             if waiting == 0 {
@@ -81,12 +94,23 @@ impl SimReactor {
                 return;
             };
             let most = waiting.min(self.buffers[buffer].len());
-            let len = if net.rng.chance(600) { most } else { net.rng.magnitude(1, most as u64) as usize };
-            for (to, from) in self.buffers[buffer].iter_mut().zip(net.socket(id).to_server.drain(..len)) {
+            let len = if net.rng.chance(600) {
+                most
+            } else {
+                net.rng.magnitude(1, most as u64) as usize
+            };
+            for (to, from) in self.buffers[buffer]
+                .iter_mut()
+                .zip(net.socket(id).to_server.drain(..len))
+            {
                 *to = from;
             }
             self.lent[buffer] = true;
-            self.events.push(Event::Received { token, buffer: BufferId(buffer as u16), len: len as u32 });
+            self.events.push(Event::Received {
+                token,
+                buffer: BufferId(buffer as u16),
+                len: len as u32,
+            });
         }
         let socket = net.socket(id);
         if socket.to_server.is_empty() && socket.is_dead() {
@@ -111,16 +135,25 @@ impl SimReactor {
         }
         let token = *net.rng.pick(&candidates);
         let event = match net.rng.below(3) {
-            0 => Event::Ended { token, reason: EndReason::Eof },
+            0 => Event::Ended {
+                token,
+                reason: EndReason::Eof,
+            },
             1 => Event::Writable { token },
             _ => {
-                let Some(buffer) = self.free_buffer() else { return };
+                let Some(buffer) = self.free_buffer() else {
+                    return;
+                };
                 let len = net.rng.range(1, self.buffers[buffer].len().min(64) as u64) as usize;
                 for byte in &mut self.buffers[buffer][..len] {
                     *byte = net.rng.next_u64() as u8;
                 }
                 self.lent[buffer] = true;
-                Event::Received { token, buffer: BufferId(buffer as u16), len: len as u32 }
+                Event::Received {
+                    token,
+                    buffer: BufferId(buffer as u16),
+                    len: len as u32,
+                }
             }
         };
         self.events.push(event);
@@ -137,7 +170,11 @@ impl SimReactor {
         }
         if client == ClientEnd::Closed {
             // The peer's kernel answers with RST, some time later.
-            return if net.rng.chance(500) { Ok(bytes.len()) } else { Err(SendError { errno: EPIPE }) };
+            return if net.rng.chance(500) {
+                Ok(bytes.len())
+            } else {
+                Err(SendError { errno: EPIPE })
+            };
         }
         if rough && net.rng.chance(weather.reset) {
             let socket = net.socket(id);
@@ -169,7 +206,10 @@ impl Reactor for SimReactor {
     }
 
     fn poll(&mut self, patience: Duration, events: &mut Vec<Event>) -> io::Result<()> {
-        assert!(self.lent.iter().all(|lent| !lent), "contract: a receive buffer was not given back in its tick");
+        assert!(
+            self.lent.iter().all(|lent| !lent),
+            "contract: a receive buffer was not given back in its tick"
+        );
         let shared = self.net.clone();
         let net = &mut *shared.borrow_mut();
         let now = net.clock.millis();
@@ -196,7 +236,8 @@ impl Reactor for SimReactor {
                     }
                     let spurious = net.weather.spurious_writable;
                     let waits = net.socket(id).writable_due.is_some();
-                    if waits && (Net::is_writable(net.socket(id), now) || net.rng.chance(spurious)) {
+                    if waits && (Net::is_writable(net.socket(id), now) || net.rng.chance(spurious))
+                    {
                         net.socket(id).writable_due = None;
                         self.events.push(Event::Writable { token });
                     }
@@ -221,7 +262,10 @@ impl Reactor for SimReactor {
 
     fn buffer(&mut self, buffer: BufferId, len: u32) -> &mut [u8] {
         let index = usize::from(buffer.0);
-        assert!(self.lent[index], "contract: a look into a buffer that is not lent");
+        assert!(
+            self.lent[index],
+            "contract: a look into a buffer that is not lent"
+        );
         &mut self.buffers[index][..len as usize]
     }
 
@@ -235,29 +279,53 @@ impl Reactor for SimReactor {
         let net = &mut *self.net.borrow_mut();
         let slot = token.slot as usize;
         let Slot::Accepted(id) = net.slots[slot] else {
-            panic!("contract: open of slot {slot}, which is {:?}", net.slots[slot]);
+            panic!(
+                "contract: open of slot {slot}, which is {:?}",
+                net.slots[slot]
+            );
         };
         let before = net.generations[slot];
-        assert!(before.is_none_or(|g| g != token.generation), "contract: slot {slot} lives under an old generation");
+        assert!(
+            before.is_none_or(|g| g != token.generation),
+            "contract: slot {slot} lives under an old generation"
+        );
         net.slots[slot] = Slot::Open(id, token);
     }
 
     fn flush(&mut self, sends: &[Send<'_>], short: &mut Vec<Short>) {
         let net = &mut *self.net.borrow_mut();
-        assert!(sends.len() <= FLUSH_MAX, "contract: {} sends in a flush", sends.len());
+        assert!(
+            sends.len() <= FLUSH_MAX,
+            "contract: {} sends in a flush",
+            sends.len()
+        );
         self.seen.clear();
         net.stats.enters += 1;
         for (index, send) in sends.iter().enumerate() {
-            assert!(self.seen.insert(send.slot), "contract: two sends to slot {} in a flush", send.slot);
-            assert!(!send.bytes.is_empty(), "contract: an empty send to slot {}", send.slot);
+            assert!(
+                self.seen.insert(send.slot),
+                "contract: two sends to slot {} in a flush",
+                send.slot
+            );
+            assert!(
+                !send.bytes.is_empty(),
+                "contract: an empty send to slot {}",
+                send.slot
+            );
             let Slot::Open(id, _) = net.slots[send.slot as usize] else {
-                panic!("contract: a send to slot {}, which is {:?}", send.slot, net.slots[send.slot as usize]);
+                panic!(
+                    "contract: a send to slot {}, which is {:?}",
+                    send.slot, net.slots[send.slot as usize]
+                );
             };
             net.stats.sends += 1;
             let taken = Self::send(net, id, send.bytes);
             if taken != Ok(send.bytes.len()) {
                 net.stats.short_sends += 1;
-                short.push(Short { index: index as u32, taken: taken.map(|n| n as u32) });
+                short.push(Short {
+                    index: index as u32,
+                    taken: taken.map(|n| n as u32),
+                });
             }
         }
     }

@@ -44,7 +44,10 @@ impl Rng {
 
     /// A number of `low..=high` whose magnitude is uniform: small ones are as likely as large ones.
     pub fn magnitude(&mut self, low: u64, high: u64) -> u64 {
-        let bits = self.range(u64::from(low.max(1).ilog2()), u64::from(high.max(1).ilog2()));
+        let bits = self.range(
+            u64::from(low.max(1).ilog2()),
+            u64::from(high.max(1).ilog2()),
+        );
         self.range(1 << bits, (2 << bits) - 1).clamp(low, high)
     }
 
@@ -66,7 +69,10 @@ mod tests {
     #[test]
     fn a_seed_gives_the_same_numbers_for_ever() {
         let mut rng = Rng::new(0);
-        assert_eq!([rng.next_u64(), rng.next_u64()], [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4]);
+        assert_eq!(
+            [rng.next_u64(), rng.next_u64()],
+            [0xe220_a839_7b1d_cdaf, 0x6e78_9e6a_a1b9_65f4]
+        );
     }
 
     #[test]

@@ -60,7 +60,9 @@ impl Stage {
         self.peers += 1;
         let [_, b, c, d] = self.peers.to_be_bytes();
         let peer = ([10, b, c, d], 40_000).into();
-        let socket = self.nets[shard].borrow_mut().connect(peer, temper.rough, temper.window)?;
+        let socket = self.nets[shard]
+            .borrow_mut()
+            .connect(peer, temper.rough, temper.window)?;
         let id = self.oracle.opened(temper, shard);
         debug_assert_eq!(id, self.sockets.len());
         self.sockets.push((shard, socket));

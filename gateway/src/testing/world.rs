@@ -85,11 +85,13 @@ pub fn simulate(seed: u64, trace: bool) -> Result<Report, String> {
     match std::panic::catch_unwind(run) {
         Ok(Ok(report)) => Ok(report),
         Ok(Err(violation)) => Err(violation.0),
-        Err(panic) => Err(match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
-            (Some(said), _) => format!("panicked: {said}"),
-            (_, Some(said)) => format!("panicked: {said}"),
-            _ => "panicked".into(),
-        }),
+        Err(panic) => Err(
+            match (panic.downcast_ref::<String>(), panic.downcast_ref::<&str>()) {
+                (Some(said), _) => format!("panicked: {said}"),
+                (_, Some(said)) => format!("panicked: {said}"),
+                _ => "panicked".into(),
+            },
+        ),
     }
 }
 
@@ -117,8 +119,12 @@ impl<S: Server> World<S> {
             .map(|_| Net::new(rng.fork(), clock.clone(), slots, profile.weather))
             .collect();
         let server = build(&profile, &nets, &mut rng.fork());
-        let actors =
-            profile.tempers.iter().enumerate().map(|(name, temper)| Actor::new(name, temper.clone(), rng.fork())).collect();
+        let actors = profile
+            .tempers
+            .iter()
+            .enumerate()
+            .map(|(name, temper)| Actor::new(name, temper.clone(), rng.fork()))
+            .collect();
         let stage = Stage::new(profile.clone(), clock, nets, trace);
         stage.trace(|| format!("seed {seed}: {profile:#?}"));
         Self {
@@ -215,8 +221,11 @@ impl<S: Server> World<S> {
                 self.request(Request::HistoryRemove { channel }, Waiting::Other);
             }
             15..25 => {
-                let Some((connection, client)) = self.somebody() else { return };
-                self.stage.trace(|| format!("control: disconnect {connection}"));
+                let Some((connection, client)) = self.somebody() else {
+                    return;
+                };
+                self.stage
+                    .trace(|| format!("control: disconnect {connection}"));
                 self.stage.oracle.expelled(connection, 3503);
                 let request = Request::Disconnect {
                     user: String::new(),
@@ -228,11 +237,17 @@ impl<S: Server> World<S> {
                 self.request(request, Waiting::Other);
             }
             25..40 => {
-                let Some((connection, client)) = self.somebody() else { return };
-                self.stage.trace(|| format!("control: unsubscribe {connection} from {channel}"));
+                let Some((connection, client)) = self.somebody() else {
+                    return;
+                };
+                self.stage
+                    .trace(|| format!("control: unsubscribe {connection} from {channel}"));
                 self.stage.oracle.expelled_from(connection, &channel);
-                let request =
-                    Request::Unsubscribe { user: String::new(), channel: Some(channel), client: Some(client) };
+                let request = Request::Unsubscribe {
+                    user: String::new(),
+                    channel: Some(channel),
+                    client: Some(client),
+                };
                 self.request(request, Waiting::Other);
             }
             _ => {
@@ -249,13 +264,35 @@ impl<S: Server> World<S> {
         let data = payload::json(id, pad);
         let options = self.stage.profile.options(channel);
         let has_keys = options.slow == crate::config::SlowPolicy::Latest;
-        let key = if has_keys { *self.rng.pick(&["", "a", "b", "c"]) } else { "" };
+        let key = if has_keys {
+            *self.rng.pick(&["", "a", "b", "c"])
+        } else {
+            ""
+        };
         let skip_history = options.has_history() && self.rng.chance(100);
-        self.stage.trace(|| format!("control: publication {id} in {channel}, key {key:?}, skip_history {skip_history}"));
-        self.stage.oracle.publishing(id, Publisher::Control, channel, key, skip_history, &data);
+        self.stage.trace(|| {
+            format!(
+                "control: publication {id} in {channel}, key {key:?}, skip_history {skip_history}"
+            )
+        });
+        self.stage
+            .oracle
+            .publishing(id, Publisher::Control, channel, key, skip_history, &data);
         let mut encoded = Vec::new();
-        publication::encode(&mut encoded, &PublicationParts { data: &data, key, ..PublicationParts::default() });
-        let request = Request::Publish { channel: channel.clone(), publication: encoded, json: true, skip_history };
+        publication::encode(
+            &mut encoded,
+            &PublicationParts {
+                data: &data,
+                key,
+                ..PublicationParts::default()
+            },
+        );
+        let request = Request::Publish {
+            channel: channel.clone(),
+            publication: encoded,
+            json: true,
+            skip_history,
+        };
         self.waiting.insert(id, Waiting::Publication);
         self.server.ask(id, request);
     }
@@ -263,7 +300,10 @@ impl<S: Server> World<S> {
     fn somebody(&mut self) -> Option<(ConnectionId, String)> {
         let actor = self.rng.index(self.actors.len());
         let connection = self.actors[actor].connection()?;
-        Some((connection, self.stage.oracle.client_id(connection)?.to_owned()))
+        Some((
+            connection,
+            self.stage.oracle.client_id(connection)?.to_owned(),
+        ))
     }
 
     fn request(&mut self, request: Request, waiting: Waiting) {
@@ -275,7 +315,9 @@ impl<S: Server> World<S> {
     fn hear_answers(&mut self) -> Verdict {
         for (id, response) in self.server.answers() {
             let Some(waiting) = self.waiting.get(&id).cloned() else {
-                return Err(Violation(format!("an answer to request {id}, which nobody made: {response:?}")));
+                return Err(Violation(format!(
+                    "an answer to request {id}, which nobody made: {response:?}"
+                )));
             };
             match (waiting, response) {
                 (Waiting::Publication, Response::Published { position }) => {
@@ -285,7 +327,10 @@ impl<S: Server> World<S> {
                 }
                 (Waiting::Publication, Response::Failed(_)) => self.stage.oracle.publish_failed(id),
                 (Waiting::Presence(channel), Response::Presence { clients }) => {
-                    self.presence.insert(channel, clients.into_iter().map(|(client, _)| client).collect());
+                    self.presence.insert(
+                        channel,
+                        clients.into_iter().map(|(client, _)| client).collect(),
+                    );
                 }
                 (Waiting::PresenceStats(channel), Response::PresenceStats { clients, users }) => {
                     self.present_counts.insert(channel, (clients, users));
@@ -297,7 +342,9 @@ impl<S: Server> World<S> {
                 }
                 (Waiting::Other, Response::Done { .. }) => {}
                 (waiting, response) => {
-                    return Err(Violation(format!("request {id} ({waiting:?}) is answered {response:?}")));
+                    return Err(Violation(format!(
+                        "request {id} ({waiting:?}) is answered {response:?}"
+                    )));
                 }
             }
         }
@@ -325,15 +372,27 @@ impl<S: Server> World<S> {
         self.present_counts.clear();
         self.members.clear();
         for channel in self.stage.profile.channels.clone() {
-            self.request(Request::Presence { channel: channel.clone() }, Waiting::Presence(channel.clone()));
-            self.request(Request::PresenceStats { channel: channel.clone() }, Waiting::PresenceStats(channel));
+            self.request(
+                Request::Presence {
+                    channel: channel.clone(),
+                },
+                Waiting::Presence(channel.clone()),
+            );
+            self.request(
+                Request::PresenceStats {
+                    channel: channel.clone(),
+                },
+                Waiting::PresenceStats(channel),
+            );
         }
         self.request(Request::Channels, Waiting::Channels);
         for _ in 0..20 {
             self.step(10)?;
         }
         let stage = &mut self.stage;
-        let facts: Vec<_> = (0..stage.oracle.connections()).map(|id| stage.facts(id)).collect();
+        let facts: Vec<_> = (0..stage.oracle.connections())
+            .map(|id| stage.facts(id))
+            .collect();
         stage.oracle.settled(|id| facts[id])?;
         for actor in &self.actors {
             actor.settled()?;
@@ -346,16 +405,23 @@ impl<S: Server> World<S> {
             let expected = self.oracle().present(channel);
             let said = self.presence.get(channel);
             if said != Some(&expected) {
-                return Err(Violation(format!("{channel}: presence says {said:?}, but there are {expected:?}")));
+                return Err(Violation(format!(
+                    "{channel}: presence says {said:?}, but there are {expected:?}"
+                )));
             }
             let counts = (expected.len() as u32, u32::from(!expected.is_empty()));
             let said = self.present_counts.get(channel);
             if said != Some(&counts) {
-                return Err(Violation(format!("{channel}: presence counts {said:?}, but there are {counts:?}")));
+                return Err(Violation(format!(
+                    "{channel}: presence counts {said:?}, but there are {counts:?}"
+                )));
             }
             let members = self.members.get(channel).copied().unwrap_or_default();
             if members != counts.0 {
-                return Err(Violation(format!("{channel}: said to have {members} members, but has {}", counts.0)));
+                return Err(Violation(format!(
+                    "{channel}: said to have {members} members, but has {}",
+                    counts.0
+                )));
             }
         }
         Ok(())
@@ -365,7 +431,8 @@ impl<S: Server> World<S> {
     fn depart(&mut self) -> Verdict {
         if self.rng.chance(250) {
             let millis = self.rng.range(0, 10_000);
-            self.stage.trace(|| format!("control: drain within {millis} ms"));
+            self.stage
+                .trace(|| format!("control: drain within {millis} ms"));
             for actor in &self.actors {
                 if let Some(connection) = actor.connection() {
                     self.stage.oracle.expelled(connection, 3001);
@@ -375,8 +442,15 @@ impl<S: Server> World<S> {
             for _ in 0..millis / 50 + 140 {
                 self.step(50)?;
             }
-            if let Some(actor) = self.actors.iter().find(|actor| actor.connection().is_some()) {
-                return Err(Violation(format!("still connected after the drain: {:?}", actor.connection())));
+            if let Some(actor) = self
+                .actors
+                .iter()
+                .find(|actor| actor.connection().is_some())
+            {
+                return Err(Violation(format!(
+                    "still connected after the drain: {:?}",
+                    actor.connection()
+                )));
             }
         }
         for at in 0..self.actors.len() {
@@ -399,7 +473,9 @@ impl<S: Server> World<S> {
         for (shard, net) in self.stage.nets.iter().enumerate() {
             let slots = net.borrow().slots_in_use();
             if slots > 0 {
-                return Err(Violation(format!("shard {shard}: {slots} slots are not free, but everybody left")));
+                return Err(Violation(format!(
+                    "shard {shard}: {slots} slots are not free, but everybody left"
+                )));
             }
         }
         match self.server.leftovers(forgotten) {

@@ -52,11 +52,15 @@ impl ChannelBook {
         let name = &self.name;
         let there = *self.offsets.entry(offset).or_insert(id);
         if there != id {
-            return violation(format!("{name}: offset {offset} is publication {there} to some and {id} to others"));
+            return violation(format!(
+                "{name}: offset {offset} is publication {there} to some and {id} to others"
+            ));
         }
         let place = *self.places.entry(id).or_insert(offset);
         if place != offset {
-            return violation(format!("{name}: publication {id} has offsets {place} and {offset}"));
+            return violation(format!(
+                "{name}: publication {id} has offsets {place} and {offset}"
+            ));
         }
         Ok(())
     }

@@ -3,7 +3,9 @@
 use super::membership::Membership;
 use super::{Ask, ConnectionId, Fate, Oracle, Stamp, SubscribeAsk, Verdict, violation};
 use crate::protocol::centrifuge::Encoding;
-use crate::protocol::centrifuge::client::{ClientPush, ClientReply, Connected, ReplyKind, Subscribed};
+use crate::protocol::centrifuge::client::{
+    ClientPush, ClientReply, Connected, ReplyKind, Subscribed,
+};
 use crate::testing::net::Facts;
 use crate::testing::profile::Temper;
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
@@ -66,7 +68,9 @@ impl Oracle {
     /// A client sends a command.
     pub fn asked(&mut self, connection: ConnectionId, id: u32, ask: Ask) {
         let now = self.stamp();
-        self.connections[connection].pending.push_back((id, ask, now));
+        self.connections[connection]
+            .pending
+            .push_back((id, ask, now));
     }
 
     /// A client answers a ping.
@@ -78,13 +82,20 @@ impl Oracle {
     ///
     /// # Errors
     /// When it must not be there, or not say that.
-    pub fn replied(&mut self, connection: ConnectionId, reply: &ClientReply<'_>, facts: Facts) -> Verdict {
+    pub fn replied(
+        &mut self,
+        connection: ConnectionId,
+        reply: &ClientReply<'_>,
+        facts: Facts,
+    ) -> Verdict {
         if reply.id != 0 {
             return self.answered(connection, reply, facts);
         }
         let book = &mut self.connections[connection];
         if book.client.is_none() {
-            return violation(format!("connection {connection}: {reply:?} before the connect reply"));
+            return violation(format!(
+                "connection {connection}: {reply:?} before the connect reply"
+            ));
         }
         match &reply.kind {
             ReplyKind::Ping => {
@@ -99,9 +110,17 @@ impl Oracle {
         }
     }
 
-    fn pushed(&mut self, connection: ConnectionId, channel: &str, push: &ClientPush<'_>, facts: Facts) -> Verdict {
+    fn pushed(
+        &mut self,
+        connection: ConnectionId,
+        channel: &str,
+        push: &ClientPush<'_>,
+        facts: Facts,
+    ) -> Verdict {
         let Some(member) = self.connections[connection].members.get(channel).copied() else {
-            return violation(format!("connection {connection}: {push:?} of {channel:?}, where it is no member"));
+            return violation(format!(
+                "connection {connection}: {push:?} of {channel:?}, where it is no member"
+            ));
         };
         let who = format!("connection {connection} in {channel}");
         match push {
@@ -115,7 +134,10 @@ impl Oracle {
                     true => Ok(()),
                     // Its connect reply may not have been read yet.
                     false if self.somebody_is_unnamed() => Ok(()),
-                    false => violation(format!("{who}: a join or leave of {:?}, whom nobody knows", info.client)),
+                    false => violation(format!(
+                        "{who}: a join or leave of {:?}, whom nobody knows",
+                        info.client
+                    )),
                 }
             }
             ClientPush::Unsubscribe { code: 2500, .. } => {
@@ -146,14 +168,25 @@ impl Oracle {
         })
     }
 
-    fn answered(&mut self, connection: ConnectionId, reply: &ClientReply<'_>, facts: Facts) -> Verdict {
+    fn answered(
+        &mut self,
+        connection: ConnectionId,
+        reply: &ClientReply<'_>,
+        facts: Facts,
+    ) -> Verdict {
         let now = self.stamp();
         let who = format!("connection {connection}");
         let Some((id, ask, asked)) = self.connections[connection].pending.pop_front() else {
-            return violation(format!("{who}: an answer to {}, which was not asked: {:?}", reply.id, reply.kind));
+            return violation(format!(
+                "{who}: an answer to {}, which was not asked: {:?}",
+                reply.id, reply.kind
+            ));
         };
         if id != reply.id {
-            return violation(format!("{who}: an answer to {} in place of {id} ({ask:?})", reply.id));
+            return violation(format!(
+                "{who}: an answer to {} in place of {id} ({ask:?})",
+                reply.id
+            ));
         }
         self.digest(u64::from(id));
         if let ReplyKind::Error(error) = &reply.kind {
@@ -176,8 +209,25 @@ impl Oracle {
                 self.publications.get_mut(id).expect("it was sent").fate = Fate::Accepted;
                 Ok(())
             }
-            (Ask::History { channel, limit, since, reverse }, ReplyKind::History { publications, epoch, offset }) => {
-                let question = super::history::Question { limit: *limit, since: *since, reverse: *reverse, asked };
+            (
+                Ask::History {
+                    channel,
+                    limit,
+                    since,
+                    reverse,
+                },
+                ReplyKind::History {
+                    publications,
+                    epoch,
+                    offset,
+                },
+            ) => {
+                let question = super::history::Question {
+                    limit: *limit,
+                    since: *since,
+                    reverse: *reverse,
+                    asked,
+                };
                 self.history(&who, channel, &question, publications, epoch, *offset)
             }
             (Ask::Presence(channel), ReplyKind::Presence(clients)) => {
@@ -185,21 +235,31 @@ impl Oracle {
                 let mine = book.client.as_deref().unwrap_or_default();
                 let listed = clients.iter().any(|(client, _)| client == mine);
                 // A 2500 may be under way: then it is no member any more.
-                let was_member = book.members.get(channel).is_some_and(|member| self.memberships[*member].started < asked);
+                let was_member = book
+                    .members
+                    .get(channel)
+                    .is_some_and(|member| self.memberships[*member].started < asked);
                 if was_member && !listed && !facts.was_short {
-                    return violation(format!("{who}: a member of {channel}, but not in its presence"));
+                    return violation(format!(
+                        "{who}: a member of {channel}, but not in its presence"
+                    ));
                 }
-                match clients.iter().find(|(client, _)| !self.client_ids.contains_key(&**client)) {
-                    Some((client, _)) if !self.somebody_is_unnamed() => {
-                        violation(format!("{who}: {client:?} is present in {channel}, but nobody knows it"))
-                    }
+                match clients
+                    .iter()
+                    .find(|(client, _)| !self.client_ids.contains_key(&**client))
+                {
+                    Some((client, _)) if !self.somebody_is_unnamed() => violation(format!(
+                        "{who}: {client:?} is present in {channel}, but nobody knows it"
+                    )),
                     _ => Ok(()),
                 }
             }
-            (Ask::PresenceStats(_), ReplyKind::PresenceStats { clients, users }) => match users <= clients {
-                true => Ok(()),
-                false => violation(format!("{who}: {users} users, but {clients} clients")),
-            },
+            (Ask::PresenceStats(_), ReplyKind::PresenceStats { clients, users }) => {
+                match users <= clients {
+                    true => Ok(()),
+                    false => violation(format!("{who}: {users} users, but {clients} clients")),
+                }
+            }
             (Ask::Ping, ReplyKind::PingResult) => Ok(()),
             (ask, kind) => violation(format!("{who}: {kind:?} in answer to {ask:?}")),
         }
@@ -215,14 +275,18 @@ impl Oracle {
             (Ask::Wrong(expected), code) => *expected == code,
             // Too many requests: a peer is behind. Temporary, and honest.
             (_, 111) => true,
-            (Ask::Subscribe(ask), 105) => self.connections[connection].members.contains_key(&ask.channel),
-            (Ask::History { channel, .. } | Ask::Presence(channel) | Ask::PresenceStats(channel), 108) => {
-                let options = &self.channels[channel].options;
-                if matches!(ask, Ask::History { .. }) { !options.has_history() } else { !options.presence }
+            (Ask::Subscribe(ask), 105) => self.connections[connection]
+                .members
+                .contains_key(&ask.channel),
+            (Ask::History { channel, .. }, code) => {
+                let book = &self.channels[channel];
+                // A record that is not JSON cannot be shown to a client that talks JSON.
+                let cannot_be_shown =
+                    book.has_binary && self.encoding(connection) == Encoding::Json;
+                cannot_be_shown || code == 108 && !book.has_history
             }
-            // A record that is not JSON cannot be shown to a client that talks JSON.
-            (Ask::History { channel, .. }, _) => {
-                self.channels[channel].has_binary && self.encoding(connection) == Encoding::Json
+            (Ask::Presence(channel) | Ask::PresenceStats(channel), 108) => {
+                !self.channels[channel].options.presence
             }
             _ => false,
         };
@@ -232,14 +296,25 @@ impl Oracle {
         }
     }
 
-    fn connected(&mut self, connection: ConnectionId, now: Stamp, result: &Connected<'_>) -> Verdict {
+    fn connected(
+        &mut self,
+        connection: ConnectionId,
+        now: Stamp,
+        result: &Connected<'_>,
+    ) -> Verdict {
         let who = format!("connection {connection}");
         let client = &self.profile.config.client;
-        let (ping, pong) = (client.ping_interval.as_secs() as u32, !client.pong_timeout.is_zero());
+        let (ping, pong) = (
+            client.ping_interval.as_secs() as u32,
+            !client.pong_timeout.is_zero(),
+        );
         if result.ping != ping || result.pong != pong || result.version.is_empty() {
             return violation(format!("{who}: a connect reply that says {result:?}"));
         }
-        if let Some(other) = self.client_ids.insert(result.client.to_string(), connection) {
+        if let Some(other) = self
+            .client_ids
+            .insert(result.client.to_string(), connection)
+        {
             return violation(format!("{who}: has the client id of connection {other}"));
         }
         let book = &mut self.connections[connection];
@@ -264,14 +339,21 @@ impl Oracle {
             return violation(format!("{who}: subscribed twice"));
         }
         let shard = self.connections[connection].shard;
-        let book = self.channels.get_mut(channel).expect("profiles name every channel");
+        let book = self
+            .channels
+            .get_mut(channel)
+            .expect("profiles name every channel");
         let recoverable = book.has_history && (ask.recoverable || book.options.force_recovery);
-        let positioned = recoverable || book.has_history && (ask.positioned || book.options.force_positioning);
+        let positioned =
+            recoverable || book.has_history && (ask.positioned || book.options.force_positioning);
         if (result.recoverable, result.positioned) != (recoverable, positioned) {
             return violation(format!("{who}: the reply to {ask:?} says {result:?}"));
         }
         if result.was_recovering != (ask.recover.is_some() && recoverable) {
-            return violation(format!("{who}: was_recovering {} after {ask:?}", result.was_recovering));
+            return violation(format!(
+                "{who}: was_recovering {} after {ask:?}",
+                result.was_recovering
+            ));
         }
         let mut offset = None;
         if positioned {
@@ -280,20 +362,34 @@ impl Oracle {
         }
         if !result.recovered {
             if !result.publications.is_empty() {
-                return violation(format!("{who}: publications in a reply that recovers nothing"));
+                return violation(format!(
+                    "{who}: publications in a reply that recovers nothing"
+                ));
             }
             if positioned {
                 let top = book.top_before(asked, Some(shard));
                 if result.offset < top {
-                    return violation(format!("{who}: stands at {}, but {top} was there before", result.offset));
+                    return violation(format!(
+                        "{who}: stands at {}, but {top} was there before",
+                        result.offset
+                    ));
                 }
                 book.know_top(now, Some(shard), result.offset);
             }
         }
-        let wants_joins = book.options.join_leave && (ask.join_leave || book.options.force_push_join_leave);
+        let wants_joins =
+            book.options.join_leave && (ask.join_leave || book.options.force_push_join_leave);
         let member = self.memberships.len();
-        self.memberships.push(Membership::new(connection, channel.clone(), now, wants_joins, offset));
-        self.connections[connection].members.insert(channel.clone(), member);
+        self.memberships.push(Membership::new(
+            connection,
+            channel.clone(),
+            now,
+            wants_joins,
+            offset,
+        ));
+        self.connections[connection]
+            .members
+            .insert(channel.clone(), member);
         match &ask.recover {
             Some((from, epoch)) if result.was_recovering => {
                 self.recovered(&who, member, asked, *from, epoch, result, facts)
@@ -316,13 +412,17 @@ impl Oracle {
         let client = &self.profile.config.client;
         let interval = client.ping_interval.as_millis() as u64;
         if book.temper.is_healthy() && now > book.pinged + interval + 2000 + SLACK_MILLIS {
-            return violation(format!("connection {connection}: no ping since {} ms", now - book.pinged));
+            return violation(format!(
+                "connection {connection}: no ping since {} ms",
+                now - book.pinged
+            ));
         }
         let timeout = client.pong_timeout.as_millis() as u64;
         match book.unanswered {
-            Some(since) if now > since + timeout + 2000 + SLACK_MILLIS => {
-                violation(format!("connection {connection}: answered no ping for {} ms, still there", now - since))
-            }
+            Some(since) if now > since + timeout + 2000 + SLACK_MILLIS => violation(format!(
+                "connection {connection}: answered no ping for {} ms, still there",
+                now - since
+            )),
             _ => Ok(()),
         }
     }

@@ -33,7 +33,9 @@ impl Oracle {
 
     /// The world asked for this connection to be unsubscribed from a channel.
     pub fn expelled_from(&mut self, connection: ConnectionId, channel: &std::sync::Arc<str>) {
-        self.connections[connection].expelled_from.insert(channel.clone());
+        self.connections[connection]
+            .expelled_from
+            .insert(channel.clone());
     }
 
     /// The gateway ended a connection.
@@ -68,9 +70,15 @@ impl Oracle {
                     3012 => {
                         let timeout = config.pong_timeout.as_millis() as u64;
                         // A socket's own delays are the client's.
-                        is_disturbed || !book.temper.pongs && book.unanswered.is_some_and(|at| now + 500 >= at + timeout)
+                        is_disturbed
+                            || !book.temper.pongs
+                                && book.unanswered.is_some_and(|at| now + 500 >= at + timeout)
                     }
-                    3502 => book.client.is_none() && now >= book.opened.millis + config.stale_close_delay.as_millis() as u64,
+                    3502 => {
+                        book.client.is_none()
+                            && now
+                                >= book.opened.millis + config.stale_close_delay.as_millis() as u64
+                    }
                     3506 => has_binary && book.temper.encoding == Encoding::Json,
                     code => book.expelled == Some(*code),
                 }
@@ -78,12 +86,18 @@ impl Oracle {
             End::Eof | End::Reset => {
                 self.tally.ended_without_close += 1;
                 // Who does not take the close frame is reset, and who never connected may be dropped.
-                facts.was_reset || is_disturbed || book.temper.mute || (slots_are_few && book.client.is_none())
+                facts.was_reset
+                    || is_disturbed
+                    || book.temper.mute
+                    || (slots_are_few && book.client.is_none())
             }
         };
         match is_excused {
             true => Ok(()),
-            false => violation(format!("{who}: ended by {end:?}, though it gave no reason ({:?})", book.temper)),
+            false => violation(format!(
+                "{who}: ended by {end:?}, though it gave no reason ({:?})",
+                book.temper
+            )),
         }
     }
 }

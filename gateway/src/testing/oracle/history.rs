@@ -34,17 +34,25 @@ impl Oracle {
             // It must have had to say so. What is young and within the size is held, and so is the channel.
             let holds = |offset: u64| {
                 let ttl = book.options.history_ttl.as_millis() as u64;
-                book.offsets.get(&offset).is_some_and(|id| now + 1000 < self.publications[id].sent.millis + ttl)
+                book.offsets
+                    .get(&offset)
+                    .is_some_and(|id| now + 1000 < self.publications[id].sent.millis + ttl)
             };
             let top = result.offset;
             let is_due = book.is_epoch(epoch)
                 && !self.profile.history_is_short
                 && !book.was_cut
                 && from <= top
-                && if from == top { holds(top) } else { holds(from + 1) }
+                && if from == top {
+                    holds(top)
+                } else {
+                    holds(from + 1)
+                }
                 && top - from <= u64::from(book.options.history_size);
             return match is_due {
-                true => violation(format!("{who}: not recovered from {from}, though the channel is at {top}")),
+                true => violation(format!(
+                    "{who}: not recovered from {from}, though the channel is at {top}"
+                )),
                 false => Ok(()),
             };
         }
@@ -53,14 +61,17 @@ impl Oracle {
             return violation(format!("{who}: recovered from another epoch, {epoch:?}"));
         }
         if result.offset != from {
-            return violation(format!("{who}: recovered from {from}, but the reply says {}", result.offset));
+            return violation(format!(
+                "{who}: recovered from {from}, but the reply says {}",
+                result.offset
+            ));
         }
         let shard = self.connections[self.memberships[member].connection].shard;
         let top = book.top_before(asked, Some(shard));
         match &result.publications[..] {
-            [] if top > from => {
-                violation(format!("{who}: recovered from {from}, the channel was at {top}, but the reply shows nothing"))
-            }
+            [] if top > from => violation(format!(
+                "{who}: recovered from {from}, the channel was at {top}, but the reply shows nothing"
+            )),
             [] => Ok(()),
             [first] => {
                 self.tally.recovered_something += 1;
@@ -90,7 +101,11 @@ impl Oracle {
             return violation(format!("{who}: says {top}, but {before} was there before"));
         }
         book.know_top(now, None, top);
-        let most = if question.limit < 0 { 300 } else { question.limit.min(300) as usize };
+        let most = if question.limit < 0 {
+            300
+        } else {
+            question.limit.min(300) as usize
+        };
         if publications.len() > most {
             return violation(format!("{who}: {} publications", publications.len()));
         }
@@ -105,7 +120,8 @@ impl Oracle {
                     Some(since) => offset > since,
                     None => true,
                 };
-            let in_order = last.is_none_or(|last| offset == if question.reverse { last - 1 } else { last + 1 });
+            let in_order = last
+                .is_none_or(|last| offset == if question.reverse { last - 1 } else { last + 1 });
             if !in_range || !in_order {
                 return violation(format!("{who}: offset {offset} behind {last:?}, top {top}"));
             }

@@ -48,7 +48,12 @@ impl Membership {
 
 impl Oracle {
     /// A member reads a publication.
-    pub(crate) fn sees(&mut self, index: usize, publication: &ClientPublication<'_>, facts: Facts) -> Verdict {
+    pub(crate) fn sees(
+        &mut self,
+        index: usize,
+        publication: &ClientPublication<'_>,
+        facts: Facts,
+    ) -> Verdict {
         let now = self.stamp();
         let (connection, channel) = {
             let member = &self.memberships[index];
@@ -70,7 +75,10 @@ impl Oracle {
             book.know_top(now, Some(shard), publication.offset);
             match member.offset {
                 Some(before) if publication.offset <= before => {
-                    return violation(format!("{who}: offset {} after {before}", publication.offset));
+                    return violation(format!(
+                        "{who}: offset {} after {before}",
+                        publication.offset
+                    ));
                 }
                 Some(before) if publication.offset != before + 1 => {
                     if !member.may_have_gaps {
@@ -105,7 +113,10 @@ impl Oracle {
         publication: &ClientPublication<'_>,
     ) -> Result<u64, super::Violation> {
         let Some(id) = payload::identify(publication.data) else {
-            return violation(format!("{who}: a publication that nobody made: {:?}", publication.data));
+            return violation(format!(
+                "{who}: a publication that nobody made: {:?}",
+                publication.data
+            ));
         };
         let Some(published) = self.publications.get(&id) else {
             return violation(format!("{who}: publication {id}, which nobody sent"));
@@ -114,17 +125,26 @@ impl Oracle {
             return violation(format!("{who}: publication {id} is not as it was sent"));
         }
         if &*published.channel != channel {
-            return violation(format!("{who}: publication {id} belongs to {}", published.channel));
+            return violation(format!(
+                "{who}: publication {id} belongs to {}",
+                published.channel
+            ));
         }
         if published.fate == Fate::Refused {
             return violation(format!("{who}: publication {id} was refused"));
         }
         if published.key != publication.key {
-            return violation(format!("{who}: publication {id} has key {:?}", publication.key));
+            return violation(format!(
+                "{who}: publication {id} has key {:?}",
+                publication.key
+            ));
         }
         let stored = self.channels[channel].has_history && !published.skip_history;
         if stored != (publication.offset > 0) {
-            return violation(format!("{who}: publication {id} has offset {}", publication.offset));
+            return violation(format!(
+                "{who}: publication {id} has offset {}",
+                publication.offset
+            ));
         }
         let publisher = match published.publisher {
             Publisher::Client(connection) => self.connections[connection].client.as_deref(),
@@ -132,7 +152,9 @@ impl Oracle {
         };
         let shown = publication.info.as_ref().map(|info| &*info.client);
         if publisher != shown {
-            return violation(format!("{who}: publication {id} is by {publisher:?}, not {shown:?}"));
+            return violation(format!(
+                "{who}: publication {id} is by {publisher:?}, not {shown:?}"
+            ));
         }
         Ok(id)
     }
@@ -144,7 +166,9 @@ impl Oracle {
         let due = || {
             book.sent.iter().filter(|id| {
                 let published = &self.publications[id];
-                published.fate == Fate::Accepted && published.sent > member.started && !published.skip_history
+                published.fate == Fate::Accepted
+                    && published.sent > member.started
+                    && !published.skip_history
             })
         };
         let who = || format!("connection {} in {}", member.connection, member.channel);
@@ -154,7 +178,10 @@ impl Oracle {
             && offset < *top
             && !(loses && book.options.slow != SlowPolicy::Latest)
         {
-            return violation(format!("{}: has got to offset {offset}, the channel to {top}", who()));
+            return violation(format!(
+                "{}: has got to offset {offset}, the channel to {top}",
+                who()
+            ));
         }
         if !loses {
             return match due().find(|id| !member.seen_set.contains(id)) {
@@ -178,7 +205,10 @@ impl Oracle {
         }
         for (key, candidates) in keys {
             if !candidates.iter().any(|id| member.seen_set.contains(id)) {
-                return violation(format!("{}: the newest of key {key:?}, one of {candidates:?}, never came", who()));
+                return violation(format!(
+                    "{}: the newest of key {key:?}, one of {candidates:?}, never came",
+                    who()
+                ));
             }
         }
         Ok(())

@@ -66,7 +66,12 @@ pub enum Ask {
     Unsubscribe(Arc<str>),
     /// A publication by its number.
     Publish(Arc<str>, u64),
-    History { channel: Arc<str>, limit: i32, since: Option<u64>, reverse: bool },
+    History {
+        channel: Arc<str>,
+        limit: i32,
+        since: Option<u64>,
+        reverse: bool,
+    },
     Presence(Arc<str>),
     PresenceStats(Arc<str>),
     Ping,
@@ -158,7 +163,16 @@ impl Oracle {
         let channels = profile
             .channels
             .iter()
-            .map(|name| (name.clone(), ChannelBook::new(name.clone(), profile.options(name).clone(), usize::from(profile.config.shards))))
+            .map(|name| {
+                (
+                    name.clone(),
+                    ChannelBook::new(
+                        name.clone(),
+                        profile.options(name).clone(),
+                        usize::from(profile.config.shards),
+                    ),
+                )
+            })
             .collect();
         Self {
             profile,
@@ -176,7 +190,10 @@ impl Oracle {
 
     fn stamp(&mut self) -> Stamp {
         self.events += 1;
-        Stamp { event: self.events, millis: self.clock.millis() }
+        Stamp {
+            event: self.events,
+            millis: self.clock.millis(),
+        }
     }
 
     /// Mixes what was seen into the run's digest: two runs of a seed must see the same.
@@ -197,7 +214,8 @@ impl Oracle {
     /// A connection to a shard begins.
     pub fn opened(&mut self, temper: &Temper, shard: usize) -> ConnectionId {
         let now = self.stamp();
-        self.connections.push(ConnectionBook::new(temper.clone(), shard, now));
+        self.connections
+            .push(ConnectionBook::new(temper.clone(), shard, now));
         self.tally.connections += 1;
         self.connections.len() - 1
     }
@@ -231,7 +249,10 @@ impl Oracle {
     /// The control thread was answered: the publication stands at `position`, in a channel with history.
     pub fn published(&mut self, id: u64, position: Option<(u64, &str)>) -> Verdict {
         let now = self.stamp();
-        let published = self.publications.get_mut(&id).expect("only what was sent is answered");
+        let published = self
+            .publications
+            .get_mut(&id)
+            .expect("only what was sent is answered");
         published.fate = Fate::Accepted;
         let (channel, stored) = (published.channel.clone(), !published.skip_history);
         let book = self.book(&channel);
@@ -239,21 +260,34 @@ impl Oracle {
             Some((offset, epoch)) if book.has_history => {
                 book.know_epoch(epoch)?;
                 book.know_top(now, None, offset);
-                if stored { book.place(offset, id) } else { Ok(()) }
+                if stored {
+                    book.place(offset, id)
+                } else {
+                    Ok(())
+                }
             }
-            None if book.has_history && stored => violation(format!("{channel}: publication {id} has no position")),
-            Some(_) if !book.has_history => violation(format!("{channel}: publication {id} has a position")),
+            None if book.has_history && stored => {
+                violation(format!("{channel}: publication {id} has no position"))
+            }
+            Some(_) if !book.has_history => {
+                violation(format!("{channel}: publication {id} has a position"))
+            }
             _ => Ok(()),
         }
     }
 
     /// The control thread's publication was refused.
     pub fn publish_failed(&mut self, id: u64) {
-        self.publications.get_mut(&id).expect("only what was sent is answered").fate = Fate::Refused;
+        self.publications
+            .get_mut(&id)
+            .expect("only what was sent is answered")
+            .fate = Fate::Refused;
     }
 
     fn book(&mut self, channel: &str) -> &mut ChannelBook {
-        self.channels.get_mut(channel).expect("profiles name every channel")
+        self.channels
+            .get_mut(channel)
+            .expect("profiles name every channel")
     }
 
     /// Client ids that must be present in a channel, when all is quiet.
@@ -301,7 +335,9 @@ impl Oracle {
                 continue;
             }
             if let Some((command, ask, _)) = self.connections[id].pending.front() {
-                return violation(format!("connection {id}: command {command} was never answered: {ask:?}"));
+                return violation(format!(
+                    "connection {id}: command {command} was never answered: {ask:?}"
+                ));
             }
             let members: Vec<usize> = self.connections[id].members.values().copied().collect();
             for member in members {

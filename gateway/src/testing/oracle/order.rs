@@ -24,10 +24,14 @@ impl Bits {
 
     /// The first index in both.
     fn first_common(&self, other: &Self) -> Option<usize> {
-        self.0.iter().zip(&other.0).enumerate().find_map(|(word, (a, b))| {
-            let both = a & b;
-            (both != 0).then(|| word * 64 + both.trailing_zeros() as usize)
-        })
+        self.0
+            .iter()
+            .zip(&other.0)
+            .enumerate()
+            .find_map(|(word, (a, b))| {
+                let both = a & b;
+                (both != 0).then(|| word * 64 + both.trailing_zeros() as usize)
+            })
     }
 }
 
@@ -67,10 +71,19 @@ impl Oracle {
             }
         }
         if order.len() != ids.len() {
-            let torn: Vec<u64> = (0..ids.len()).filter(|at| waits[*at] > 0).map(|at| ids[at]).take(8).collect();
-            return violation(format!("{channel}: members disagree about the order of {torn:?}"));
+            let torn: Vec<u64> = (0..ids.len())
+                .filter(|at| waits[*at] > 0)
+                .map(|at| ids[at])
+                .take(8)
+                .collect();
+            return violation(format!(
+                "{channel}: members disagree about the order of {torn:?}"
+            ));
         }
-        let (mut before, mut after) = (vec![Bits::new(ids.len()); ids.len()], vec![Bits::new(ids.len()); ids.len()]);
+        let (mut before, mut after) = (
+            vec![Bits::new(ids.len()); ids.len()],
+            vec![Bits::new(ids.len()); ids.len()],
+        );
         for at in &order {
             for earlier in &ahead[*at] {
                 let reach = before[*earlier].clone();
@@ -106,13 +119,27 @@ impl Oracle {
         let seen: HashSet<u64> = member.seen.iter().copied().collect();
         // The last one seen of each publisher; with and without an offset travel apart.
         let mut last = HashMap::new();
-        let place: HashMap<u64, usize> = book.sent.iter().enumerate().map(|(at, id)| (*id, at)).collect();
+        let place: HashMap<u64, usize> = book
+            .sent
+            .iter()
+            .enumerate()
+            .map(|(at, id)| (*id, at))
+            .collect();
         for id in &member.seen {
-            let lane = (self.publications[id].publisher, self.publications[id].skip_history);
-            let Some(before) = last.insert(lane, place[id]) else { continue };
+            let lane = (
+                self.publications[id].publisher,
+                self.publications[id].skip_history,
+            );
+            let Some(before) = last.insert(lane, place[id]) else {
+                continue;
+            };
             let who = || format!("connection {} in {}", member.connection, member.channel);
             if place[id] < before {
-                return violation(format!("{}: {id} came after {}, sent later", who(), book.sent[before]));
+                return violation(format!(
+                    "{}: {id} came after {}, sent later",
+                    who(),
+                    book.sent[before]
+                ));
             }
             if member.may_have_gaps || lane.1 {
                 continue;
@@ -124,7 +151,10 @@ impl Oracle {
                     && !seen.contains(between)
             });
             if let Some(missed) = missed {
-                return violation(format!("{}: {missed} is missing between two of its publisher", who()));
+                return violation(format!(
+                    "{}: {missed} is missing between two of its publisher",
+                    who()
+                ));
             }
         }
         Ok(())
