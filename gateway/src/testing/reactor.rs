@@ -358,3 +358,149 @@ impl Reactor for SimReactor {
         self.net.borrow().stats
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::testing::net::{Clock, Weather};
+    use crate::testing::rng::Rng;
+
+    const CUT: Weather = Weather {
+        cut: 1000,
+        ..Weather::CALM
+    };
+
+    fn reactor(weather: Weather) -> SimReactor {
+        SimReactor::new(Net::new(Rng::new(1), Clock::default(), 4, weather), 4, 16)
+    }
+
+    fn polled(reactor: &mut SimReactor) -> Vec<Event> {
+        let mut events = Vec::new();
+        reactor.poll(Duration::ZERO, &mut events).unwrap();
+        events
+    }
+
+    /// Connects a client and opens its slot.
+    fn opened(reactor: &mut SimReactor, rough: bool, window: usize) -> (SocketId, Token) {
+        let peer = ([10, 0, 0, 1], 1).into();
+        let id = reactor.net.borrow_mut().connect(peer, rough, window);
+        let slot = loop {
+            if let [Event::Accepted { slot, .. }] = polled(reactor)[..] {
+                break slot;
+            }
+        };
+        let token = Token {
+            slot,
+            generation: 1,
+        };
+        reactor.open(token);
+        (id.expect("it listens"), token)
+    }
+
+    #[test]
+    fn bytes_arrive_in_order_whatever_the_pieces_and_then_the_end() {
+        let mut reactor = reactor(Weather::CALM);
+        let (socket, _) = opened(&mut reactor, true, 100);
+        let sent: Vec<u8> = (0..200).collect();
+        reactor.net.borrow_mut().write(socket, &sent);
+        reactor.net.borrow_mut().close(socket);
+        let mut got = Vec::new();
+        loop {
+            for event in polled(&mut reactor) {
+                match event {
+                    Event::Received { buffer, len, .. } => {
+                        got.extend_from_slice(reactor.buffer(buffer, len));
+                        reactor.recycle(buffer);
+                    }
+                    Event::Ended { reason, .. } => {
+                        assert_eq!((reason, got.len()), (EndReason::Eof, 200));
+                        assert_eq!(got, sent);
+                        return;
+                    }
+                    other => panic!("{other:?}"),
+                }
+            }
+        }
+    }
+
+    #[test]
+    fn what_a_client_reads_is_what_the_sends_say_was_taken() {
+        let mut reactor = reactor(CUT);
+        let (socket, token) = opened(&mut reactor, true, 1000);
+        let (mut taken, mut short) = (Vec::new(), Vec::new());
+        for byte in 0..50 {
+            let bytes = [byte; 40];
+            short.clear();
+            let sends = [Send {
+                slot: token.slot,
+                bytes: &bytes,
+            }];
+            reactor.flush(&sends, &mut short);
+            let all = short.first().map_or(40, |it| it.taken.expect("no reset"));
+            taken.extend_from_slice(&bytes[..all as usize]);
+        }
+        let mut read = Vec::new();
+        reactor.net.borrow_mut().read(socket, usize::MAX, &mut read);
+        assert_eq!(read, taken);
+        assert!(read.len() <= 1000);
+    }
+
+    #[test]
+    fn a_full_window_is_writable_again_only_after_the_client_reads() {
+        let mut reactor = reactor(Weather::CALM);
+        let (socket, token) = opened(&mut reactor, true, 10);
+        let mut short = Vec::new();
+        let sends = [Send {
+            slot: token.slot,
+            bytes: &[1; 30],
+        }];
+        reactor.flush(&sends, &mut short);
+        assert_eq!(
+            short,
+            [Short {
+                index: 0,
+                taken: Ok(10)
+            }]
+        );
+        reactor.wait_writable(token);
+        assert!(polled(&mut reactor).is_empty());
+        reactor.net.borrow_mut().read(socket, 5, &mut Vec::new());
+        assert!(matches!(polled(&mut reactor)[..], [Event::Writable { .. }]));
+        assert!(polled(&mut reactor).is_empty());
+    }
+
+    #[test]
+    fn a_closed_slot_comes_back_once_and_lives_under_a_new_generation() {
+        let mut reactor = reactor(Weather::CALM);
+        let (_, token) = opened(&mut reactor, true, 10);
+        reactor.close(token, CloseHow::Orderly);
+        assert!(matches!(polled(&mut reactor)[..], [Event::Closed { slot }] if slot == token.slot));
+        assert_eq!(reactor.net.borrow().slots_in_use(), 0);
+        let again = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
+            opened(&mut reactor, true, 10)
+        }));
+        assert!(again.is_err(), "the generation was used before");
+    }
+
+    #[test]
+    #[should_panic(expected = "contract: two sends")]
+    fn two_sends_to_a_slot_break_the_contract() {
+        let mut reactor = reactor(Weather::CALM);
+        let (_, token) = opened(&mut reactor, true, 10);
+        let send = Send {
+            slot: token.slot,
+            bytes: b"x",
+        };
+        reactor.flush(&[send, send], &mut Vec::new());
+    }
+
+    #[test]
+    #[should_panic(expected = "contract: a receive buffer")]
+    fn a_buffer_kept_beyond_its_tick_breaks_the_contract() {
+        let mut reactor = reactor(Weather::CALM);
+        let (socket, _) = opened(&mut reactor, true, 10);
+        reactor.net.borrow_mut().write(socket, b"x");
+        while polled(&mut reactor).is_empty() {}
+        polled(&mut reactor);
+    }
+}

@@ -18,6 +18,8 @@ mod ending;
 mod history;
 mod membership;
 mod order;
+#[cfg(test)]
+mod tests;
 
 use super::net::{Clock, Facts};
 use super::profile::{Profile, Temper};
