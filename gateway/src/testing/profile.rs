@@ -1,0 +1,274 @@
+//! What a seed draws: the configuration, the channels, the tempers of clients, the weather.
+
+use super::net::Weather;
+use super::rng::Rng;
+use crate::config::{
+    ChannelOptions, Channels, Client, Config, IncomingCpu, Limits, LogConfig, LogFormat, Origins,
+    ReactorChoice, Shutdown, SlowPolicy, TokenConfig,
+};
+use crate::protocol::centrifuge::Encoding;
+use std::sync::Arc;
+use std::time::Duration;
+
+/// Everything about a run but its course.
+#[derive(Clone, Debug)]
+pub struct Profile {
+    /// The gateway's configuration.
+    pub config: Arc<Config>,
+    /// Channels that clients use.
+    pub channels: Vec<Arc<str>>,
+    /// Who takes part.
+    pub tempers: Vec<Temper>,
+    /// What befalls rough sockets.
+    pub weather: Weather,
+    /// Batches a mailbox has room for.
+    pub mailbox: usize,
+    /// Receive buffers of each shard, and their size.
+    pub buffers: (usize, usize),
+    /// Longest that a batch between shards is held up, milliseconds.
+    pub link_millis: u64,
+    /// Steps of the busy part.
+    pub steps: u64,
+    /// Longest step, milliseconds.
+    pub step_millis: u64,
+    /// Whether records may be dropped for want of room: a recovery may fail without another reason.
+    pub history_is_short: bool,
+    /// Publications whose data is not JSON occur, per mille of those by Protobuf clients.
+    pub binary: u32,
+}
+
+/// How a client behaves.
+#[derive(Clone, Debug)]
+pub struct Temper {
+    /// How it talks.
+    pub encoding: Encoding,
+    /// Its sockets suffer from the weather.
+    pub rough: bool,
+    /// What may lie unread on the way to it, bytes.
+    pub window: usize,
+    /// How it reads.
+    pub reads: Reads,
+    /// Whether it answers pings.
+    pub pongs: bool,
+    /// It opens sockets and says nothing.
+    pub mute: bool,
+}
+
+/// How a client reads.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Reads {
+    /// All there is, at each step.
+    Promptly,
+    /// A piece now and then, with pauses.
+    Slowly,
+    /// Nothing after it has subscribed to something.
+    Never,
+}
+
+impl Temper {
+    /// Whether it gives the gateway no reason to treat it badly.
+    pub fn is_healthy(&self) -> bool {
+        !self.rough && self.reads == Reads::Promptly && self.pongs && !self.mute
+    }
+}
+
+/// Of all namespaces: everybody may do everything.
+fn open(mut options: ChannelOptions) -> Arc<ChannelOptions> {
+    options.allow_positioning = true;
+    options.allow_recovery = true;
+    options.allow_subscribe_for_client = true;
+    options.allow_subscribe_for_anonymous = true;
+    options.allow_publish_for_client = true;
+    options.allow_publish_for_subscriber = true;
+    options.allow_publish_for_anonymous = true;
+    options.allow_presence_for_client = true;
+    options.allow_presence_for_subscriber = true;
+    options.allow_presence_for_anonymous = true;
+    options.allow_history_for_client = true;
+    options.allow_history_for_subscriber = true;
+    options.allow_history_for_anonymous = true;
+    Arc::new(options)
+}
+
+fn namespaces(rng: &mut Rng) -> Vec<(String, Arc<ChannelOptions>)> {
+    let mut namespace = |name: &str, slow: SlowPolicy, history: Option<(u32, Duration)>| {
+        let (history_size, history_ttl) = history.unwrap_or_default();
+        let options = ChannelOptions {
+            slow,
+            history_size,
+            history_ttl,
+            lag_bytes: rng.magnitude(4 * 1024, 256 * 1024) as u32,
+            lag_time: Duration::from_millis(rng.magnitude(1000, 10_000)),
+            presence: true,
+            ..ChannelOptions::default()
+        };
+        (name.to_owned(), options)
+    };
+    let small = Some((10, Duration::from_secs(20)));
+    let large = Some((1000, Duration::from_secs(600)));
+    let mut all = [
+        namespace("", SlowPolicy::Disconnect, None),
+        namespace("skip", SlowPolicy::Skip, None),
+        namespace("lossy", SlowPolicy::Skip, None),
+        namespace("last", SlowPolicy::Latest, None),
+        namespace("short", SlowPolicy::Disconnect, small),
+        namespace("deep", SlowPolicy::Skip, large),
+        namespace("force", SlowPolicy::Skip, large),
+        namespace("social", SlowPolicy::Disconnect, small),
+        namespace("state", SlowPolicy::Latest, large),
+    ];
+    for (name, options) in &mut all {
+        options.slow_silent = name == "lossy";
+        options.force_recovery = name == "force";
+        options.force_positioning = name == "force";
+        options.join_leave = matches!(&name[..], "social" | "deep");
+        options.force_push_join_leave = name == "social";
+    }
+    all.into_iter()
+        .map(|(name, options)| (name, open(options)))
+        .collect()
+}
+
+impl Profile {
+    /// What this seed draws.
+    pub fn draw(rng: &mut Rng) -> Self {
+        let shards = *rng.pick(&[3, 3, 3, 3, 1, 2, 4]);
+        let history_is_short = rng.chance(100);
+        let few_slots = rng.chance(100);
+        let ping_secs = rng.range(4, 25);
+        let config = Config {
+            address: ([127, 0, 0, 1], 8000).into(),
+            internal_address: ([127, 0, 0, 1], 9000).into(),
+            shards,
+            cores: Vec::new(),
+            reactor: ReactorChoice::Auto,
+            incoming_cpu: IncomingCpu::Off,
+            dev: false,
+            debug_echo: false,
+            node_name: "sim".into(),
+            client: Client {
+                allowed_origins: Origins::Any,
+                insecure: rng.chance(500),
+                allow_anonymous_connect_without_token: true,
+                channel_limit: 128,
+                message_size_limit: 65_536,
+                queue_max_size: 65_536,
+                stall_timeout: Duration::from_secs(rng.range(5, 25)),
+                stale_close_delay: Duration::from_secs(rng.range(3, 10)),
+                expired_close_delay: Duration::from_secs(25),
+                ping_interval: Duration::from_secs(ping_secs),
+                pong_timeout: Duration::from_secs(rng.range(2, 8.min(ping_secs - 1))),
+                user_connection_limit: 0,
+                connection_limit: 0,
+                token: TokenConfig::default(),
+                subscription_token: None,
+            },
+            channels: Channels {
+                namespaces: namespaces(rng),
+            },
+            limits: Limits {
+                log_bytes: if rng.chance(300) {
+                    rng.magnitude(64 * 1024, 512 * 1024)
+                } else {
+                    64 << 20
+                },
+                history_bytes: if history_is_short {
+                    rng.magnitude(8 * 1024, 128 * 1024)
+                } else {
+                    256 << 20
+                },
+                publication_bytes: 1 << 20,
+                slots_per_shard: if few_slots {
+                    rng.range(2, 8) as u32
+                } else {
+                    64
+                },
+            },
+            shutdown: Shutdown {
+                delay: Duration::from_secs(5),
+                drain: Duration::from_secs(20),
+            },
+            api_keys: Vec::new(),
+            log: LogConfig {
+                level: "off".into(),
+                format: LogFormat::Text,
+            },
+        };
+        let binary = if rng.chance(150) { 20 } else { 0 };
+        Self {
+            channels: Self::channels(rng, &config.channels),
+            config: Arc::new(config),
+            tempers: (0..rng.range(4, 20)).map(|_| Temper::draw(rng)).collect(),
+            weather: Weather {
+                cut: *rng.pick(&[0, 20, 100, 400]),
+                refuse: *rng.pick(&[0, 10, 50, 200]),
+                reset: *rng.pick(&[0, 0, 1, 3]),
+                spurious_writable: *rng.pick(&[0, 10, 100]),
+                read_late: *rng.pick(&[0, 100, 500]),
+                ghost: *rng.pick(&[0, 5, 30]),
+                close_millis: *rng.pick(&[0, 10, 300]),
+                writable_millis: *rng.pick(&[0, 20, 200]),
+            },
+            mailbox: *rng.pick(&[1, 1, 2, 4, 16, 64]),
+            buffers: *rng.pick(&[(2, 8192), (4, 4096), (8, 1024), (16, 512), (64, 128)]),
+            link_millis: *rng.pick(&[0, 0, 5, 50, 400]),
+            steps: rng.range(150, 500),
+            step_millis: *rng.pick(&[2, 10, 40, 100]),
+            history_is_short,
+            binary,
+        }
+    }
+
+    fn channels(rng: &mut Rng, namespaces: &Channels) -> Vec<Arc<str>> {
+        let wanted = rng.range(2, 9);
+        (0..wanted)
+            .map(|number| match &rng.pick(&namespaces.namespaces).0[..] {
+                "" => format!("plain{number}").into(),
+                namespace => format!("{namespace}:{number}").into(),
+            })
+            .collect()
+    }
+
+    /// The options of a channel.
+    pub fn options(&self, channel: &str) -> &ChannelOptions {
+        let name = channel
+            .split_once(':')
+            .map_or("", |(namespace, _)| namespace);
+        self.config.channels.options(
+            self.config
+                .channels
+                .find(name)
+                .expect("profiles know their namespaces"),
+        )
+    }
+}
+
+impl Temper {
+    fn draw(rng: &mut Rng) -> Self {
+        let encoding = *rng.pick(&Encoding::ALL);
+        if rng.chance(400) {
+            return Self {
+                encoding,
+                rough: false,
+                window: usize::MAX,
+                reads: Reads::Promptly,
+                pongs: true,
+                mute: false,
+            };
+        }
+        Self {
+            encoding,
+            rough: rng.chance(700),
+            window: rng.magnitude(256, 200 * 1024) as usize,
+            reads: *rng.pick(&[
+                Reads::Promptly,
+                Reads::Promptly,
+                Reads::Slowly,
+                Reads::Slowly,
+                Reads::Never,
+            ]),
+            pongs: rng.chance(900),
+            mute: rng.chance(30),
+        }
+    }
+}
