@@ -2,24 +2,28 @@
 import assert from 'node:assert/strict';
 import { after, afterEach, before, describe, test } from 'node:test';
 import { connected, ENCODINGS, subscribed } from './harness/clients.mjs';
-import { ALL, Gateway, HISTORY } from './harness/gateway.mjs';
+import { ALL, Gateway, HISTORY, PRESENCE } from './harness/gateway.mjs';
 import { Bytes, frame, RawClient, upgrade } from './harness/raw.mjs';
 import { until, within } from './harness/wait.mjs';
 
 let gateway;
 const healthy = [];
+const closings = [];
 let sent = 0;
 
 before(async () => {
   gateway = await Gateway.start({
     client: { stale_close_delay: '3s' },
-    namespaces: { '': { ...ALL, ...HISTORY, presence: true, join_leave: true } },
+    namespaces: { '': { ...ALL, ...HISTORY, ...PRESENCE } },
   });
   // Not closed with a test: they outlive all of them.
-  const forAll = { after: (close) => after(close) };
+  const forAll = { after: (close) => closings.push(close) };
   for (const encoding of ENCODINGS) healthy.push(await subscribed(await connected(forAll, gateway.url, { encoding }), 'healthy'));
 });
-after(() => gateway?.kill());
+after(async () => {
+  for (const close of closings) close();
+  await gateway?.kill();
+});
 
 /** Both healthy clients get what is published, through the connections that they have had from the start. */
 afterEach(async () => {
@@ -190,7 +194,7 @@ describe('commands', () => {
     ['a negative id', command('{"id":-2,"ping":{}}'), 3501],
     ['an id over 32 bits', command('{"id":4294967296,"ping":{}}'), 3501],
     ['a field of the wrong kind', command('{"id":2,"subscribe":{"channel":1}}'), 3501],
-    ['JSON 20,000 deep', command(`{"id":2,"publish":{"channel":"a","data":${deep(10_000).slice(0, 0)}${'['.repeat(20_000)}${']'.repeat(20_000)}}}`), 3501],
+    ['JSON 20,000 deep', command(`{"id":2,"publish":{"channel":"a","data":${'['.repeat(20_000)}${']'.repeat(20_000)}}}`), 3501],
     ['JSON 5,000 deep in an unknown field', command(`{"id":2,"ping":{},"x":${deep(5000)}}`), 3501],
     ['a lone surrogate', command('{"id":2,"subscribe":{"channel":"\\ud800"}}'), 3501],
     ['binary that is no text', Buffer.concat([CONNECT, frame(bytes(0xff, 0xfe), { first: 0x82 })]), 1003],

@@ -44,19 +44,22 @@ function toml(value) {
 /** The text of a configuration file. */
 export const tomlFile = (config) => Object.entries(config).map(([key, value]) => `${JSON.stringify(key)} = ${toml(value)}\n`).join('');
 
-/** Everything that clients may be allowed to do. */
+/** What clients may be allowed to do. What is off cannot be allowed, so history and presence bring their own leave. */
 export const ALL = {
   allow_subscribe_for_client: true,
   allow_subscribe_for_anonymous: true,
   allow_publish_for_client: true,
   allow_publish_for_anonymous: true,
-  allow_presence_for_client: true,
-  allow_presence_for_anonymous: true,
+};
+export const HISTORY = {
+  history_size: 1000,
+  history_ttl: '10m',
+  allow_recovery: true,
+  allow_positioning: true,
   allow_history_for_client: true,
   allow_history_for_anonymous: true,
 };
-export const HISTORY = { history_size: 1000, history_ttl: '10m', allow_recovery: true, allow_positioning: true };
-export const PRESENCE = { presence: true, join_leave: true };
+export const PRESENCE = { presence: true, join_leave: true, allow_presence_for_client: true, allow_presence_for_anonymous: true };
 
 export class Gateway {
   /**
