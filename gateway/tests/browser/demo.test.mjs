@@ -38,7 +38,7 @@ async function tab(t, options = {}) {
     await context.close();
   });
   page.at = (name) => page.locator(`[data-test="${name}"]`);
-  page.shot = (name) => page.screenshot({ path: join(shots, `${name}.png`) });
+  page.shot = (name) => page.screenshot({ animations: 'disabled', path: join(shots, `${name}.png`) });
   await page.goto(`http://127.0.0.1:${gateway.internal}/`);
   return page;
 }

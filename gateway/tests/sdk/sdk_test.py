@@ -358,7 +358,7 @@ class SdkTest(unittest.IsolatedAsyncioTestCase):
         self.assertEqual((len(info.nodes), info.nodes[0].num_clients), (1, 1))
         await self.api.history_remove(cent.HistoryRemoveRequest(channel="kept:api"))
         self.assertEqual((await self.api.history(cent.HistoryRequest(channel="kept:api", limit=-1))).publications, [])
-        batch = await self.api.batch(cent.BatchRequest(commands=[
+        batch = await self.api.batch(cent.BatchRequest(requests=[
             cent.PublishRequest(channel="kept:api", data=3), cent.PresenceStatsRequest(channel="kept:api"),
         ]))  # fmt: skip
         self.assertTrue(batch.replies[0].offset)
