@@ -36,3 +36,87 @@ impl Now {
         self.unix_millis / 1000
     }
 }
+
+/// A client's id: random, shown as a UUID, unique on the node and (being 122 random bits) in the cluster.
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+pub struct ClientId(u128);
+
+/// Length of a client id as text.
+pub const CLIENT_ID_LEN: usize = 36;
+
+impl ClientId {
+    /// Makes a version 4 UUID of random bits.
+    pub fn from_random(bits: u128) -> Self {
+        let version = bits & !(0xf << 76) | (4 << 76);
+        Self(version & !(0b11 << 62) | (0b10 << 62))
+    }
+
+    /// The text, without allocating.
+    pub fn text(self) -> ClientIdText {
+        let mut out = [b'-'; CLIENT_ID_LEN];
+        let mut nibble = 0;
+        for (at, byte) in out.iter_mut().enumerate() {
+            if matches!(at, 8 | 13 | 18 | 23) {
+                continue;
+            }
+            *byte = b"0123456789abcdef"[(self.0 >> (124 - 4 * nibble)) as usize & 0xf];
+            nibble += 1;
+        }
+        ClientIdText(out)
+    }
+
+    /// Reads the text form; `None` when it is not one.
+    pub fn parse(text: &str) -> Option<Self> {
+        let mut value: u128 = 0;
+        let mut digits = 0;
+        for (at, c) in text.bytes().enumerate() {
+            if matches!(at, 8 | 13 | 18 | 23) {
+                if c != b'-' {
+                    return None;
+                }
+                continue;
+            }
+            value = value << 4 | u128::from(char::from(c).to_digit(16)?);
+            digits += 1;
+        }
+        (digits == 32 && text.len() == CLIENT_ID_LEN).then_some(Self(value))
+    }
+}
+
+impl std::fmt::Debug for ClientId {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str(self.text().as_str())
+    }
+}
+
+/// A client id as text, on the stack.
+#[derive(Clone, Copy)]
+pub struct ClientIdText([u8; CLIENT_ID_LEN]);
+
+impl ClientIdText {
+    /// The 36 characters.
+    pub fn as_str(&self) -> &str {
+        std::str::from_utf8(&self.0).expect("hexadecimal digits and dashes")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_client_id_is_a_version_4_uuid_and_reads_back() {
+        for bits in [0, u128::MAX, 0x0123_4567_89ab_cdef_0011_2233_4455_6677] {
+            let id = ClientId::from_random(bits);
+            let text = id.text();
+            assert_eq!(&text.as_str()[14..15], "4");
+            assert!(matches!(&text.as_str()[19..20], "8" | "9" | "a" | "b"));
+            assert_eq!(ClientId::parse(text.as_str()), Some(id));
+        }
+        assert_eq!(ClientId::parse("no"), None);
+        assert_eq!(
+            ClientId::parse("0123456789abcdef0011223344556677----"),
+            None
+        );
+    }
+}

@@ -4,7 +4,7 @@
 //!
 //! | floor | modules |
 //! | --- | --- |
-//! | F7 | [`config`], [`lifecycle`], the binary |
+//! | F7 | [`cli`], [`config`], [`lifecycle`], [`logging`], [`node`], the binary |
 //! | F6 | [`control`]: HTTP server API, metrics, health, demo page |
 //! | F5 | [`backplane`]: what links nodes |
 //! | F4 | [`shard`]: one thread, one tick, the whole program on one screen |
@@ -16,6 +16,7 @@
 #![warn(missing_docs)]
 
 pub mod backplane;
+pub mod cli;
 pub mod config;
 pub mod connection;
 pub mod control;
@@ -24,7 +25,10 @@ pub mod hub;
 pub mod ids;
 pub mod lifecycle;
 pub mod log;
+pub mod logging;
 pub mod mailbox;
+pub mod node;
+mod planted;
 pub mod protocol;
 pub mod reactor;
 pub mod shard;

@@ -14,7 +14,10 @@ pub struct Log2Histogram {
 
 impl Default for Log2Histogram {
     fn default() -> Self {
-        Self { counts: [0; BUCKETS], sum: 0 }
+        Self {
+            counts: [0; BUCKETS],
+            sum: 0,
+        }
     }
 }
 
@@ -49,6 +52,8 @@ pub struct ShardStats {
     pub channels: u64,
     /// Channels this shard is home of.
     pub homes: u64,
+    /// Distinct users with a connection on this node, of those this shard is home of.
+    pub users: u64,
     /// Subscriptions.
     pub subscriptions: u64,
     /// Messages from clients.
@@ -57,7 +62,7 @@ pub struct ShardStats {
     pub bytes_received: u64,
     /// Publications accepted as a home.
     pub publications: u64,
-    /// Frames handed to sockets: publications and pushes of logs.
+    /// Ranges of logs handed to sockets: one or more publications to one member.
     pub deliveries: u64,
     /// Bytes the kernel took.
     pub bytes_sent: u64,
@@ -83,4 +88,12 @@ pub struct ShardStats {
     pub batches: u64,
     /// The reactor's own.
     pub reactor: crate::reactor::ReactorStats,
+}
+
+/// Counts one more of a kind in a short list of kinds.
+pub fn count<K: PartialEq>(counts: &mut Vec<(K, u64)>, kind: K) {
+    match counts.iter_mut().find(|(k, _)| *k == kind) {
+        Some((_, count)) => *count += 1,
+        None => counts.push((kind, 1)),
+    }
 }

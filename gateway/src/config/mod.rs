@@ -2,12 +2,56 @@
 //!
 //! A [`Config`] that exists is valid: everything that can be refused is refused while it is made, before anything is bound.
 
+pub mod check;
+pub mod default;
+pub mod error;
+pub mod machine;
+pub mod raw;
+pub mod source;
+pub mod units;
+
+pub use error::{ConfigError, Origin};
+pub use machine::Machine;
+pub use source::{Flag, Inputs};
+
 use std::net::SocketAddr;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-/// The checked configuration. Immutable; shards share it behind an `Arc`.
+/// What the command line says beside keys.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Modes {
+    /// `--dev`.
+    pub dev: bool,
+    /// `--debug-echo`.
+    pub debug_echo: bool,
+}
+
+/// A configuration and the file it came from.
 #[derive(Clone, Debug)]
+pub struct Loaded {
+    /// The checked configuration.
+    pub config: Config,
+    /// The file that was read, if any.
+    pub file: Option<PathBuf>,
+}
+
+/// Reads every source and checks what they say together.
+///
+/// # Errors
+/// The first thing that is wrong, as one line.
+pub fn load(inputs: &Inputs, modes: Modes, machine: &Machine) -> Result<Loaded, ConfigError> {
+    let merged = source::read(inputs)?;
+    let config = check::check(merged.raw, &merged.origins, modes, machine)?;
+    Ok(Loaded {
+        config,
+        file: merged.file,
+    })
+}
+
+/// The checked configuration. Immutable; shards share it behind an `Arc`.
+#[derive(Clone)]
 pub struct Config {
     /// Where clients connect.
     pub address: SocketAddr,
@@ -39,6 +83,80 @@ pub struct Config {
     pub api_keys: Vec<String>,
     /// Logging.
     pub log: LogConfig,
+}
+
+impl Config {
+    /// What an operator should know before clients come: one line each.
+    pub fn warnings(&self) -> Vec<&'static str> {
+        let no_way_in = self.client.token.hmac_secret_key.is_empty()
+            && !self.client.allow_anonymous_connect_without_token
+            && !self.client.insecure;
+        let all = [
+            (
+                self.dev,
+                "--dev: anyone on this machine may connect, subscribe and publish; never use it in production",
+            ),
+            (
+                self.client.insecure && !self.dev,
+                "client.insecure: everything is allowed to everyone",
+            ),
+            (
+                no_way_in,
+                "no client can connect: client.token.hmac_secret_key is not set and anonymous connections are off",
+            ),
+            (
+                self.api_keys.is_empty(),
+                "http_api.key is not set: the server API refuses every call",
+            ),
+        ];
+        all.into_iter()
+            .filter(|(applies, _)| *applies)
+            .map(|(_, line)| line)
+            .collect()
+    }
+
+    /// The defaults on free ports of the loopback, with two shards, no pinning and small tables.
+    #[cfg(any(test, feature = "testing"))]
+    pub fn for_tests() -> Config {
+        let machine = Machine {
+            host_name: "test".into(),
+            cores: vec![0, 1],
+            open_files: 1_088,
+        };
+        let checked = check::check(
+            raw::Raw::default(),
+            &source::Origins::default(),
+            Modes::default(),
+            &machine,
+        );
+        let mut config = checked.expect("the defaults are valid");
+        config.address.set_port(0);
+        config.internal_address.set_port(0);
+        config.shards = 2;
+        config
+    }
+}
+
+/// Everything but the keys of the API.
+impl std::fmt::Debug for Config {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Config")
+            .field("address", &self.address)
+            .field("internal_address", &self.internal_address)
+            .field("shards", &self.shards)
+            .field("cores", &self.cores)
+            .field("reactor", &self.reactor)
+            .field("incoming_cpu", &self.incoming_cpu)
+            .field("dev", &self.dev)
+            .field("debug_echo", &self.debug_echo)
+            .field("node_name", &self.node_name)
+            .field("client", &self.client)
+            .field("channels", &self.channels)
+            .field("limits", &self.limits)
+            .field("shutdown", &self.shutdown)
+            .field("log", &self.log)
+            .finish_non_exhaustive()
+    }
 }
 
 /// Which reactor to use.
@@ -123,7 +241,14 @@ pub struct TokenConfig {
 impl std::fmt::Debug for TokenConfig {
     fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
         f.debug_struct("TokenConfig")
-            .field("hmac_secret_key", &if self.hmac_secret_key.is_empty() { "" } else { "<set>" })
+            .field(
+                "hmac_secret_key",
+                &if self.hmac_secret_key.is_empty() {
+                    ""
+                } else {
+                    "<set>"
+                },
+            )
             .field("audience", &self.audience)
             .field("issuer", &self.issuer)
             .field("user_id_claim", &self.user_id_claim)
@@ -141,7 +266,10 @@ pub struct Channels {
 impl Channels {
     /// The index of a namespace by name ("" is 0).
     pub fn find(&self, name: &str) -> Option<u16> {
-        self.namespaces.iter().position(|(n, _)| n == name).map(|i| i as u16)
+        self.namespaces
+            .iter()
+            .position(|(n, _)| n == name)
+            .map(|i| i as u16)
     }
 
     /// Options by index.

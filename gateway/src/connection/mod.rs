@@ -1,1 +1,125 @@
-//! The state of one connection, free of I/O.
+//! The state of one connection, free of I/O and clocks: where it stands in its life, what it is subscribed to, the bytes
+//! that wait for it. There is no read buffer, no write buffer, no task and no timer object: what is only needed for a
+//! while is boxed and given back.
+
+mod identity;
+mod pending;
+mod private;
+mod sub;
+
+pub use identity::{Identity, SubExtra};
+pub use pending::{Awaited, ConnectWait, Pending, Slot, SubscribeWait, TICKETS_MAX};
+pub use private::Private;
+pub use sub::Sub;
+
+use crate::protocol::centrifuge::Encoding;
+use crate::protocol::websocket::Decoder;
+use smallvec::SmallVec;
+
+/// Where a connection stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Phase {
+    /// The upgrade request is arriving.
+    Handshake,
+    /// Upgraded; the first command, `connect`, is awaited or is being worked on.
+    Greeted,
+    /// Connected.
+    Open,
+    /// Its connect was answered with an error: every further command is a mistake.
+    Failed,
+    /// `/echo`.
+    Echo,
+    /// A close frame (or an HTTP refusal) is queued; nothing but the peer's answer is awaited.
+    Closing,
+}
+
+/// Bits of a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Flags(u8);
+
+impl Flags {
+    /// A ping has left and no pong has come.
+    pub const AWAITS_PONG: Flags = Flags(1);
+    /// Its user's home counts it.
+    pub const COUNTED: Flags = Flags(2);
+    /// The client speaks WebSocket pings instead of the protocol's.
+    pub const FRAME_PINGS: Flags = Flags(4);
+    /// A POLLOUT is armed.
+    pub const POLLS_OUT: Flags = Flags(8);
+    /// The peer has sent its close frame.
+    pub const PEER_CLOSED: Flags = Flags(16);
+    /// A stall timer is set.
+    pub const STALL_TIMED: Flags = Flags(64);
+    /// What is queued is an HTTP refusal, not a close frame.
+    pub const REFUSED: Flags = Flags(32);
+
+    /// Whether the bit is set.
+    pub fn has(self, flag: Flags) -> bool {
+        self.0 & flag.0 != 0
+    }
+
+    /// Sets or clears the bit.
+    pub fn set(&mut self, flag: Flags, on: bool) {
+        if on {
+            self.0 |= flag.0;
+        } else {
+            self.0 &= !flag.0;
+        }
+    }
+}
+
+/// One connection. The address of the peer is not kept: nothing needs it once it is let in.
+#[derive(Debug)]
+pub struct Connection {
+    /// This life of the slot.
+    pub generation: u32,
+    /// Where it stands.
+    pub phase: Phase,
+    /// What it speaks.
+    pub encoding: Encoding,
+    /// Bits.
+    pub flags: Flags,
+    /// Times in a row that the kernel took nothing.
+    pub refusals: u8,
+    /// Frames cut by the network.
+    pub decoder: Decoder,
+    /// The upgrade request so far.
+    pub head: Option<Box<Vec<u8>>>,
+    /// Bytes for this connection alone that have not left.
+    pub private: Option<Box<Private>>,
+    /// What it reads.
+    pub subs: SmallVec<[Sub; 2]>,
+    /// Who it is.
+    pub identity: Option<Box<Identity>>,
+    /// Commands that are not answered yet.
+    pub pending: Option<Box<Pending>>,
+    /// Since when, in milliseconds, not a byte has left although some wait; 0: nothing waits in vain.
+    pub blocked_since: u64,
+}
+
+const _: () = assert!(std::mem::size_of::<Option<Connection>>() <= 128);
+
+impl Connection {
+    /// A new life.
+    pub fn new(generation: u32) -> Self {
+        Self {
+            generation,
+            phase: Phase::Handshake,
+            encoding: Encoding::Json,
+            flags: Flags::default(),
+            refusals: 0,
+            decoder: Decoder::new(),
+            head: None,
+            private: None,
+            subs: SmallVec::new(),
+            identity: None,
+            pending: None,
+            blocked_since: 0,
+        }
+    }
+
+    /// Private bytes that count against `queue_max_size`.
+    pub fn private_bytes(&self) -> usize {
+        self.private.as_ref().map_or(0, |p| p.counted())
+    }
+}

@@ -1,7 +1,9 @@
 //! What shards and the control thread say to each other. Bytes of a message stand in its batch ([`Span`]); between two
 //! threads the order is FIFO.
 
-use crate::ids::{ShardId, Token};
+use crate::ids::{ClientId, Token};
+use crate::protocol::centrifuge::Encoding;
+use crate::protocol::codes::ReplyError;
 use std::sync::Arc;
 
 /// A range of bytes in the batch that carries the message.
@@ -166,5 +168,233 @@ pub struct ReplyTo {
     pub ticket: u32,
 }
 
-/// Which shard (or, one past the last, the control thread) a message goes to or came from.
-pub type Peer = ShardId;
+/// What a view wants appended: renditions of publications, and of frames without an offset.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct LaneMask(pub u8);
+
+impl LaneMask {
+    /// Whether all of `other` is in it.
+    pub fn covers(self, other: LaneMask) -> bool {
+        self.0 & other.0 == other.0
+    }
+
+    /// Both.
+    pub fn with(self, other: LaneMask) -> LaneMask {
+        LaneMask(self.0 | other.0)
+    }
+}
+
+/// A channel as the sender of a message names it: its keyed hash, and its name in the batch.
+#[derive(Clone, Copy, Debug)]
+pub struct ChannelRef {
+    /// Keyed hash of the name ([`crate::hub::Keys`]).
+    pub hash: u64,
+    /// The name.
+    pub name: Span,
+    /// Index of its namespace in the configuration.
+    pub namespace: u16,
+}
+
+/// What a client asks of a channel's home.
+#[derive(Clone, Copy, Debug)]
+pub enum Query {
+    /// Who is there.
+    Presence,
+    /// How many are there.
+    PresenceStats,
+    /// Records.
+    History {
+        /// 0: only the position.
+        limit: u32,
+        /// Exclusive.
+        since: Option<u64>,
+        /// The epoch `since` belongs to; empty: any.
+        epoch: Span,
+        /// Newest first.
+        reverse: bool,
+    },
+}
+
+/// What one thread tells another.
+#[derive(Clone, Debug)]
+pub enum Message {
+    /// A view asks its channel's home for everything from now on. Answered by `Attached`. Sent again, with the same
+    /// generation, when it wants more.
+    Attach {
+        /// The channel, in a form the home keeps.
+        name: Arc<str>,
+        /// Its keyed hash.
+        hash: u64,
+        /// Its namespace.
+        namespace: u16,
+        /// The view's index on its shard.
+        view: u32,
+        /// The view's life.
+        generation: u32,
+        /// What it wants.
+        lanes: LaneMask,
+    },
+    /// A view is gone.
+    Detach {
+        /// The channel.
+        name: Arc<str>,
+        /// Its keyed hash.
+        hash: u64,
+        /// The life that ended.
+        generation: u32,
+    },
+    /// A client publishes.
+    Publish {
+        /// Where.
+        channel: ChannelRef,
+        /// Protobuf `Publication` without an offset.
+        publication: Span,
+        /// Whether its data is known to be JSON.
+        json: bool,
+        /// Who waits for the outcome.
+        reply: ReplyTo,
+    },
+    /// A client subscribed (`present`) or left.
+    Member {
+        /// The channel.
+        channel: ChannelRef,
+        /// The client.
+        client: ClientId,
+        /// Protobuf `ClientInfo`.
+        info: Span,
+        /// Arrived or left.
+        present: bool,
+    },
+    /// A client asks; answered by `Answer` with a whole frame.
+    Query {
+        /// About which channel.
+        channel: ChannelRef,
+        /// What.
+        query: Query,
+        /// The command's id, for the reply.
+        id: u32,
+        /// The client's encoding.
+        encoding: Encoding,
+        /// Who waits.
+        reply: ReplyTo,
+    },
+    /// A view asks for records as frames. Answered by `Fetched`.
+    Fetch {
+        /// The channel.
+        channel: ChannelRef,
+        /// The view.
+        view: u32,
+        /// Its life.
+        generation: u32,
+        /// In which encoding.
+        encoding: Encoding,
+        /// Everything after this offset,
+        from: u64,
+        /// but at most about this many bytes.
+        limit_bytes: u32,
+    },
+    /// Home → view: what follows is gapless from `top`.
+    Attached {
+        /// The view.
+        view: u32,
+        /// Its life.
+        generation: u32,
+        /// What it gets.
+        lanes: LaneMask,
+        /// The newest offset so far.
+        top: u64,
+    },
+    /// Home → view: one publication, or one frame without an offset.
+    Append {
+        /// The view.
+        view: u32,
+        /// Its life.
+        generation: u32,
+        /// The publication's offset; equal to `prev` for a frame that has none (`skip_history`, join, leave).
+        offset: u64,
+        /// The offset before it.
+        prev: u64,
+        /// Whole frames by encoding; an empty one was not asked for.
+        frames: [Span; Encoding::COUNT],
+        /// It goes to those who asked for join and leave.
+        sideband: bool,
+        /// Its data is not JSON, so it cannot be given to JSON members.
+        not_json: bool,
+        /// The publication's key, if it has one.
+        key: Span,
+    },
+    /// Home → view: records as frames, oldest first.
+    Fetched {
+        /// The view.
+        view: u32,
+        /// Its life.
+        generation: u32,
+        /// In which encoding.
+        encoding: Encoding,
+        /// The frames are all of `(from, upto]`. May lie below what was asked for.
+        from: u64,
+        /// The newest offset in it.
+        upto: u64,
+        /// The newest offset of which the home no longer holds the record.
+        floor: u64,
+        /// Whether `upto` is the newest there is.
+        complete: bool,
+        /// Frames, end to end.
+        frames: Span,
+        /// For each frame its offset and its length, u64 and u32, little-endian.
+        index: Span,
+        /// A record is not JSON, so JSON members cannot have it.
+        not_json: bool,
+    },
+    /// The outcome of a publish.
+    Published {
+        /// Who waits.
+        reply: ReplyTo,
+        /// Why not.
+        error: Option<ReplyError>,
+    },
+    /// A reply, rendered.
+    Answer {
+        /// Who waits.
+        reply: ReplyTo,
+        /// A whole frame.
+        frame: Span,
+        /// The code, if it is an error (for counting).
+        error: u32,
+    },
+    /// A user's connection began; the user's home counts it. Answered by `Admitted` when `reply` is given.
+    UserArrived {
+        /// The user.
+        user: Span,
+        /// Who waits to be let in.
+        reply: Option<ReplyTo>,
+    },
+    /// A user's connection that was counted has ended.
+    UserLeft {
+        /// The user.
+        user: Span,
+    },
+    /// Whether a connection is within its user's limit (and counted).
+    Admitted {
+        /// Who waits.
+        reply: ReplyTo,
+        /// The user, should nobody wait any more.
+        user: Span,
+        /// Let in.
+        admitted: bool,
+    },
+    /// The control thread asks.
+    Request {
+        /// To be given back.
+        id: RequestId,
+        /// What.
+        request: Box<Request>,
+    },
+    /// The control thread is answered.
+    Response {
+        /// Of the request.
+        id: RequestId,
+        /// What.
+        response: Box<Response>,
+    },
+}

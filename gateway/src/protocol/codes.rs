@@ -12,7 +12,11 @@ pub struct ReplyError {
 }
 
 const fn error(code: u32, message: &'static str, temporary: bool) -> ReplyError {
-    ReplyError { code, message, temporary }
+    ReplyError {
+        code,
+        message,
+        temporary,
+    }
 }
 
 impl ReplyError {
@@ -55,11 +59,20 @@ pub struct Unsubscribed {
 
 impl Unsubscribed {
     /// 2000: by the server API.
-    pub const SERVER: Self = Self { code: 2000, reason: "server unsubscribe" };
+    pub const SERVER: Self = Self {
+        code: 2000,
+        reason: "server unsubscribe",
+    };
     /// 2500: something could not be delivered; the client recovers.
-    pub const INSUFFICIENT_STATE: Self = Self { code: 2500, reason: "insufficient state" };
+    pub const INSUFFICIENT_STATE: Self = Self {
+        code: 2500,
+        reason: "insufficient state",
+    };
     /// 2501: the subscription token ran out.
-    pub const EXPIRED: Self = Self { code: 2501, reason: "subscription expired" };
+    pub const EXPIRED: Self = Self {
+        code: 2501,
+        reason: "subscription expired",
+    };
 }
 
 /// Why the server ends a connection: a WebSocket close code and its reason. 3000 to 3499: the client comes back;

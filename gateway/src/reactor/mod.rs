@@ -28,7 +28,10 @@ pub struct Send<'a> {
 
 impl Send<'_> {
     /// A filler for fixed arrays.
-    pub const EMPTY: Send<'static> = Send { slot: u32::MAX, bytes: &[] };
+    pub const EMPTY: Send<'static> = Send {
+        slot: u32::MAX,
+        bytes: &[],
+    };
 }
 
 /// What became of a send that the kernel did not take whole. Sends without a `Short` went out in full.
@@ -167,5 +170,10 @@ pub enum CloseHow {
     Reset,
 }
 
+mod clock;
 pub mod epoll;
+mod error;
+pub mod listener;
 pub mod uring;
+
+pub use error::ReactorError;

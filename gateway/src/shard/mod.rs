@@ -1,1 +1,474 @@
-//! One thread, one ring, its connections.
+//! One thread, one reactor, its connections, and [`Shard::tick`]: the whole program on one screen.
+//!
+//! A tick looks outside once, drains the inboxes, handles what arrived, runs the hands of the clock, and sends one slice.
+//! [`Core`] is everything but the reactor: what it wants of the reactor it writes into a list of [`Ask`]s.
+//!
+//! Never: waiting for another shard; a clock read anywhere but at the head of the tick.
+
+mod close;
+mod command;
+mod connect;
+mod deliver;
+mod drain;
+mod inbox;
+mod permit;
+mod publish;
+mod receive;
+mod reply;
+mod request;
+mod subscribe;
+mod timers;
+mod tokens;
+
+use crate::config::Config;
+use crate::connection::{Connection, Pending, Private};
+use crate::heartbeat::{Beat, Heartbeat};
+use crate::hub::home::Homes;
+use crate::hub::links::Links;
+use crate::hub::sweep::{Findings, Gather, SlotSet};
+use crate::hub::users::Users;
+use crate::hub::{Hub, Keys};
+use crate::ids::{Now, ShardId, Token};
+use crate::mailbox::Sleeper;
+use crate::reactor::{CloseHow, Event, Reactor, Short};
+use crate::slab::Table;
+use crate::stats::ShardStats;
+use deliver::Plan;
+use hashbrown::HashTable;
+use rand::SeedableRng;
+use rand::rngs::StdRng;
+use std::io;
+use std::sync::Arc;
+use std::time::Duration;
+use timers::Timers;
+use tokens::Tokens;
+
+/// Slots of every table that are kept for telling connections above the limit so.
+pub const REFUSAL_SLOTS: u32 = 64;
+/// Longest wait: housekeeping and the watchdog want a look now and then.
+const PATIENCE_MAX: Duration = Duration::from_millis(1000);
+/// Time between two housekeepings.
+const HOUSEKEEPING_MILLIS: u64 = 250;
+
+/// What a shard is made of.
+pub struct Setup<R> {
+    /// Its number.
+    pub id: ShardId,
+    /// The node's configuration.
+    pub config: Arc<Config>,
+    /// Sockets and time.
+    pub reactor: R,
+    /// The mailboxes, by peer; the last peer is the control thread.
+    pub links: Links,
+    /// Parks this thread's waker.
+    pub sleeper: Sleeper,
+    /// The node's hash key.
+    pub keys: Keys,
+    /// Seed of client ids and jitter.
+    pub seed: u64,
+    /// Names this boot.
+    pub epoch: Arc<str>,
+}
+
+/// What a tick left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Turn {
+    /// Go on.
+    Running,
+    /// The shard was told to stop.
+    Stopped,
+}
+
+/// One thread of the data plane.
+pub struct Shard<R: Reactor> {
+    reactor: R,
+    core: Core,
+    sleeper: Sleeper,
+    events: Vec<Event>,
+}
+
+/// What the core wants of the reactor.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Ask {
+    Open(Token),
+    WaitWritable(Token),
+    Close(Token, CloseHow),
+    StopAccepting,
+}
+
+/// Everything of a shard but its reactor.
+pub(crate) struct Core {
+    id: ShardId,
+    config: Arc<Config>,
+    keys: Keys,
+    now: Now,
+    links: Links,
+    hub: Hub,
+    homes: Homes,
+    users: Users,
+    tokens: Tokens,
+    rng: StdRng,
+    conns: Table<Connection>,
+    /// Lives of each slot so far.
+    generations: Vec<u32>,
+    /// Connections by user.
+    by_user: HashTable<u32>,
+    /// Connections that count against the limit.
+    open: u32,
+    timers: Timers,
+    heartbeat: Heartbeat,
+    next_housekeeping: u64,
+    asks: Vec<Ask>,
+    /// Connections to be looked at again because a home has answered.
+    waiters: Vec<Token>,
+    /// Connections with something to send that no sweep will find.
+    ready: std::collections::VecDeque<u32>,
+    is_ready: SlotSet,
+    /// Of these: those whose members are to be looked through.
+    rescan: SlotSet,
+    blocked: SlotSet,
+    /// Connections that were ever cut short: they get smaller sends.
+    was_short: SlotSet,
+    gather: Gather,
+    findings: Findings,
+    plan: Plan,
+    short: Vec<Short>,
+    /// Reused for frames that are rendered before it is known where they go.
+    frame: Vec<u8>,
+    beats: Vec<Beat>,
+    stalled: Vec<u32>,
+    spare_private: Vec<Box<Private>>,
+    spare_pending: Vec<Box<Pending>>,
+    stats: ShardStats,
+    drain: drain::Drain,
+    is_stopped: bool,
+    /// Staged batches are left: come back soon.
+    is_behind: bool,
+}
+
+impl<R: Reactor> Shard<R> {
+    /// A shard that has nothing to do yet.
+    pub fn new(setup: Setup<R>) -> Self {
+        let Setup {
+            id,
+            config,
+            reactor,
+            links,
+            sleeper,
+            keys,
+            seed,
+            epoch,
+        } = setup;
+        let slots = reactor.slots();
+        let heartbeat = Heartbeat::new(
+            config.client.ping_interval.as_millis() as u64,
+            config.client.pong_timeout.as_millis() as u64,
+        );
+        let core = Core {
+            id,
+            keys,
+            now: Now::default(),
+            hub: Hub::new(keys, config.clone()),
+            homes: Homes::new(keys, config.clone(), epoch),
+            users: Users::default(),
+            tokens: Tokens::new(&config),
+            rng: StdRng::seed_from_u64(seed),
+            conns: Table::new(),
+            generations: vec![0; slots as usize],
+            by_user: HashTable::new(),
+            open: 0,
+            timers: Timers::default(),
+            heartbeat,
+            next_housekeeping: 0,
+            asks: Vec::new(),
+            waiters: Vec::new(),
+            ready: std::collections::VecDeque::new(),
+            is_ready: SlotSet::new(slots),
+            rescan: SlotSet::new(slots),
+            blocked: SlotSet::new(slots),
+            was_short: SlotSet::new(slots),
+            gather: Gather::new(slots),
+            findings: Findings::default(),
+            plan: Plan::default(),
+            short: Vec::new(),
+            frame: Vec::new(),
+            beats: Vec::new(),
+            stalled: Vec::new(),
+            spare_private: Vec::new(),
+            spare_pending: Vec::new(),
+            stats: ShardStats::default(),
+            drain: drain::Drain::default(),
+            is_stopped: false,
+            is_behind: false,
+            links,
+            config,
+        };
+        Self {
+            reactor,
+            core,
+            sleeper,
+            events: Vec::with_capacity(1024),
+        }
+    }
+
+    /// One turn: look outside, handle what came, send one slice.
+    ///
+    /// # Errors
+    /// When the reactor is broken. The process must end: there is no half-alive node.
+    pub fn tick(&mut self) -> io::Result<Turn> {
+        self.core.now = self.reactor.now();
+        let mut patience = self.core.patience();
+        if !patience.is_zero() {
+            // Between saying "I sleep" and sleeping, look once more: whoever publishes after this look wakes us.
+            self.sleeper.prepare_park();
+            if !self.core.links.is_quiet() {
+                patience = Duration::ZERO;
+            }
+        }
+        self.events.clear();
+        self.reactor.poll(patience, &mut self.events)?;
+        self.sleeper.unpark();
+        self.core.now = self.reactor.now();
+
+        self.core.drain_inboxes();
+        self.handle_events();
+        self.core.run_timers();
+        self.core.work();
+        self.answer_asks();
+        self.core.flush(&mut self.reactor);
+        self.answer_asks();
+        self.core.is_behind = self.core.links.publish(self.core.now.millis);
+        self.core.stats.ticks += 1;
+        Ok(if self.core.is_stopped {
+            Turn::Stopped
+        } else {
+            Turn::Running
+        })
+    }
+
+    /// Runs until told to stop. `watch` is called once a turn with the time spent working in the one before.
+    ///
+    /// # Errors
+    /// See [`Shard::tick`].
+    pub fn run(&mut self) -> io::Result<()> {
+        while self.tick()? == Turn::Running {}
+        Ok(())
+    }
+
+    fn handle_events(&mut self) {
+        for at in 0..self.events.len() {
+            match self.events[at] {
+                Event::Accepted { slot, .. } => self.core.accepted(slot),
+                Event::Received { token, buffer, len } => {
+                    let bytes = self.reactor.buffer(buffer, len);
+                    self.core.received(token, bytes);
+                    self.reactor.recycle(buffer);
+                }
+                Event::Ended { token, .. } => self.core.ended(token),
+                Event::Writable { token } => self.core.writable(token),
+                Event::Closed { slot } => self.core.slot_closed(slot),
+            }
+            self.answer_asks();
+        }
+    }
+
+    fn answer_asks(&mut self) {
+        for ask in self.core.asks.drain(..) {
+            match ask {
+                Ask::Open(token) => self.reactor.open(token),
+                Ask::WaitWritable(token) => self.reactor.wait_writable(token),
+                Ask::Close(token, how) => self.reactor.close(token, how),
+                Ask::StopAccepting => self.reactor.stop_accepting(),
+            }
+        }
+        self.core.stats.reactor = self.reactor.stats();
+    }
+
+    /// The reactor.
+    pub fn reactor(&self) -> &R {
+        &self.reactor
+    }
+
+    /// The reactor, for the simulation.
+    pub fn reactor_mut(&mut self) -> &mut R {
+        &mut self.reactor
+    }
+
+    /// What the shard holds.
+    pub fn footprint(&self) -> Footprint {
+        self.core.footprint()
+    }
+
+    /// Asserts what must be true between two ticks. For tests: it looks at everything.
+    pub fn check_invariants(&self) {
+        self.core.check_invariants();
+    }
+}
+
+/// What a shard holds, so that a test can see everything released.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Footprint {
+    /// Slots that are not free.
+    pub connections: usize,
+    /// Channels with members here, or a moment ago.
+    pub views: usize,
+    /// Lanes of those.
+    pub lanes: usize,
+    /// Channels this shard is home of.
+    pub homes: usize,
+    /// Chunks in logs.
+    pub chunks: usize,
+    /// Their bytes.
+    pub log_bytes: u64,
+    /// Bytes of records.
+    pub history_bytes: u64,
+    /// Blocked connections.
+    pub blocked: u32,
+    /// Users with a connection, as their home counts.
+    pub users: usize,
+}
+
+impl Core {
+    fn token(&self, slot: u32) -> Token {
+        Token {
+            slot,
+            generation: self.generations[slot as usize],
+        }
+    }
+
+    /// The connection of a token, unless that life is over.
+    fn conn(&mut self, token: Token) -> Option<&mut Connection> {
+        let stale_allowed = crate::planted!(GenerationNotChecked);
+        self.conns
+            .get_mut(token.slot)
+            .filter(|c| stale_allowed || c.generation == token.generation)
+    }
+
+    /// How long the reactor may wait.
+    fn patience(&self) -> Duration {
+        if self.hub.is_dirty() || !self.ready.is_empty() || !self.links.is_quiet() {
+            return Duration::ZERO;
+        }
+        if self.is_behind {
+            return crate::mailbox::BEHIND_PATIENCE;
+        }
+        let mut wait = PATIENCE_MAX;
+        let mut until = |millis: u64| {
+            wait = wait.min(Duration::from_millis(
+                millis.saturating_sub(self.now.millis),
+            ));
+        };
+        if let Some(deadline) = self.timers.next() {
+            until(deadline);
+        }
+        let beats = if self.conns.is_empty() {
+            0
+        } else {
+            self.conns.slots()
+        };
+        if let Some(deadline) = self.heartbeat.next_deadline(beats) {
+            until(deadline);
+        }
+        if self.hub.needs_housekeeping() || !self.homes.is_empty() {
+            until(self.next_housekeeping);
+        }
+        if let Some(deadline) = self.drain.next_deadline() {
+            until(deadline);
+        }
+        wait
+    }
+
+    /// What this shard told itself, until there is nothing more, and the fetches that came of it.
+    fn work(&mut self) {
+        loop {
+            self.drain_local();
+            self.hub.send_fetches(&mut self.links);
+            if self.waiters.is_empty() && self.links.is_local_empty() {
+                return;
+            }
+            self.settle_waiters();
+        }
+    }
+
+    fn housekeep(&mut self) {
+        if self.now.millis < self.next_housekeeping {
+            return;
+        }
+        self.next_housekeeping = self.now.millis + HOUSEKEEPING_MILLIS;
+        self.hub.housekeep(self.now.millis, &mut self.links);
+        self.homes.housekeep(self.now);
+    }
+
+    fn footprint(&self) -> Footprint {
+        Footprint {
+            connections: self.conns.len(),
+            views: self.hub.views.len(),
+            lanes: self.hub.lanes.len(),
+            homes: self.homes.len(),
+            chunks: self.hub.pool.chunks_in_use(),
+            log_bytes: self.hub.pool.bytes_in_use(),
+            history_bytes: self.homes.history_bytes(),
+            blocked: self.blocked.len(),
+            users: self.users.online(),
+        }
+    }
+
+    fn check_invariants(&self) {
+        for (slot, conn) in self.conns.iter() {
+            let is_blocked = self.blocked.contains(slot);
+            let waits = conn.private.as_ref().is_some_and(|p| !p.is_empty());
+            assert!(
+                !waits || is_blocked || self.is_ready.contains(slot),
+                "slot {slot}: private bytes that nobody will send"
+            );
+            assert!(
+                !is_blocked || conn.blocked_since > 0,
+                "slot {slot}: blocked since"
+            );
+            for (at, sub) in conn.subs.iter().enumerate() {
+                let lane = &self.hub.lanes[sub.lane];
+                let member = &lane.members[sub.place() as usize];
+                assert_eq!(
+                    (member.slot, member.sub()),
+                    (slot, at as u32),
+                    "slot {slot}: member and subscription disagree"
+                );
+                if member.backfill().is_none() {
+                    assert!(
+                        member.cursor <= lane.head,
+                        "slot {slot}: a cursor beyond the head"
+                    );
+                    let is_behind = member.cursor < lane.head;
+                    let will_be_seen = lane.is_dirty || is_blocked || self.is_ready.contains(slot);
+                    assert!(
+                        !is_behind || will_be_seen,
+                        "slot {slot}: behind, and no sweep will come"
+                    );
+                }
+            }
+        }
+        for (index, lane) in self.hub.lanes.iter() {
+            assert!(
+                !lane.is_dirty || self.hub.dirty.contains(&index),
+                "lane {index}: dirty and not queued"
+            );
+            for (place, member) in lane.members.iter().enumerate() {
+                let conn = self
+                    .conns
+                    .get(member.slot)
+                    .expect("a member's connection is open");
+                let sub = &conn.subs[member.sub() as usize];
+                assert_eq!(
+                    (sub.lane, sub.place()),
+                    (index, place as u32),
+                    "lane {index}: member and subscription disagree"
+                );
+            }
+        }
+        let budget = self.config.limits.log_bytes + crate::log::CHUNK_MAX as u64;
+        assert!(
+            self.hub.pool.bytes_in_use() <= budget.max(2 * 1024 * 1024),
+            "logs hold more than their budget"
+        );
+    }
+}

@@ -1,1 +1,2 @@
 //! The simulation.
+pub mod faults;

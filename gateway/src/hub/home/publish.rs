@@ -1,0 +1,199 @@
+//! Publishing: number, keep, render once for each encoding that somebody reads, hand to every view.
+
+use super::Homes;
+use crate::hub::lane::LaneKind;
+use crate::hub::links::{Links, put};
+use crate::hub::message::{Message, Span};
+use crate::ids::{ClientId, Now};
+use crate::protocol::centrifuge::publication::{PublicationView, append_offset};
+use crate::protocol::centrifuge::{Encoding, push_join, push_leave, push_publication};
+use std::sync::Arc;
+
+/// A publication on its way in.
+#[derive(Clone, Copy, Debug)]
+pub struct Incoming<'a> {
+    /// The channel,
+    pub name: &'a str,
+    /// its keyed hash
+    pub hash: u64,
+    /// and its namespace.
+    pub namespace: u16,
+    /// Protobuf `Publication` without an offset.
+    pub publication: &'a [u8],
+    /// Whether its data is known to be JSON.
+    pub json: bool,
+    /// Deliver, but do not keep.
+    pub skip_history: bool,
+}
+
+impl Homes {
+    /// Takes a publication. Returns its position in channels with history.
+    pub fn publish(
+        &mut self,
+        incoming: &Incoming<'_>,
+        now: Now,
+        links: &mut Links,
+    ) -> Option<(u64, Arc<str>)> {
+        self.publications += 1;
+        let options = self.config.channels.namespaces[usize::from(incoming.namespace)]
+            .1
+            .clone();
+        let keeps = options.has_history();
+        let index = match self.find(incoming.name, incoming.hash) {
+            Some(index) => index,
+            // Nobody is here and nothing is kept: it is over.
+            None if !keeps || incoming.skip_history => {
+                return keeps.then(|| (self.high_water, self.epoch.clone()));
+            }
+            None => self.find_or_make(
+                || incoming.name.into(),
+                incoming.name,
+                incoming.hash,
+                incoming.namespace,
+            ),
+        };
+        // A publication that is not kept has no number: it cannot be asked for again.
+        let is_numbered = keeps && !incoming.skip_history;
+        if is_numbered {
+            self.expire(index, now);
+        }
+        let home = &mut self.homes[index];
+        let prev = home.top;
+        if is_numbered || !keeps {
+            home.top += 1;
+        }
+        let offset = home.top;
+        if is_numbered {
+            self.numbered.clear();
+            self.numbered.extend_from_slice(incoming.publication);
+            append_offset(&mut self.numbered, offset);
+            let history = home.history.get_or_insert_default();
+            let before = history.bytes();
+            history.push(
+                offset,
+                now.millis,
+                &self.numbered,
+                incoming.json,
+                options.history_size,
+                &mut home.floor,
+            );
+            self.history_bytes = self.history_bytes + history.bytes() - before;
+            self.published.push_back((index, offset));
+        }
+        let shown = is_numbered.then_some(offset);
+        let mut not_json = false;
+        self.fan_out(
+            index,
+            (prev, offset),
+            false,
+            incoming.publication,
+            links,
+            |out, encoding, name| {
+                let pushed = push_publication(
+                    out,
+                    encoding,
+                    name,
+                    incoming.publication,
+                    shown,
+                    incoming.json,
+                );
+                not_json |= pushed.is_err();
+                not_json
+            },
+        );
+        let position = keeps.then(|| (offset, self.epoch.clone()));
+        self.enforce_history_budget();
+        position
+    }
+
+    /// A client has subscribed or left.
+    pub fn member(
+        &mut self,
+        channel: (&str, u64, u16),
+        client: ClientId,
+        info: &[u8],
+        present: bool,
+        links: &mut Links,
+    ) {
+        let (name, hash, namespace) = channel;
+        let options = self.config.channels.options(namespace);
+        let (keeps, announces) = (options.presence, options.join_leave);
+        let index = self.find_or_make(|| name.into(), name, hash, namespace);
+        let home = &mut self.homes[index];
+        if keeps {
+            let presence = home.presence.get_or_insert_default();
+            if present {
+                presence.insert(client, info);
+            } else {
+                presence.remove(client);
+            }
+            if presence.is_empty() {
+                home.presence = None;
+            }
+        }
+        if announces {
+            let at = home.top;
+            self.fan_out(index, (at, at), true, &[], links, |out, encoding, name| {
+                let push = if present { push_join } else { push_leave };
+                push(out, encoding, name, info);
+                false
+            });
+        }
+        self.free_if_unused(index);
+    }
+
+    /// Renders once for each encoding, and gives every view what it reads. `render` says whether it is not JSON.
+    fn fan_out(
+        &mut self,
+        index: u32,
+        (prev, offset): (u64, u64),
+        sideband: bool,
+        publication: &[u8],
+        links: &mut Links,
+        mut render: impl FnMut(&mut Vec<u8>, Encoding, &str) -> bool,
+    ) {
+        let home = &self.homes[index];
+        let mut not_json = false;
+        let wants = |lanes: crate::hub::message::LaneMask, encoding| {
+            lanes.covers(LaneKind { encoding, sideband }.mask())
+        };
+        for encoding in Encoding::ALL {
+            let out = &mut self.render[encoding as usize];
+            out.clear();
+            if home.attached.iter().any(|a| wants(a.lanes, encoding)) {
+                let refused = render(out, encoding, &home.name);
+                not_json |= refused && encoding == Encoding::Json;
+            }
+        }
+        let key = match self.config.channels.options(home.namespace).slow {
+            crate::config::SlowPolicy::Latest if !sideband => {
+                PublicationView::parse(publication).map_or("", |p| p.key())
+            }
+            _ => "",
+        };
+        for attachment in &home.attached {
+            let batch = links.to(attachment.shard);
+            let mut frames = [Span::default(); Encoding::COUNT];
+            for encoding in Encoding::ALL {
+                if wants(attachment.lanes, encoding) {
+                    frames[encoding as usize] = put(batch, &self.render[encoding as usize]);
+                }
+            }
+            // Sideband frames matter only to views that read them; numbers matter to all.
+            if sideband && frames.iter().all(|f| f.len == 0) {
+                continue;
+            }
+            let key = put(batch, key.as_bytes());
+            batch.messages.push(Message::Append {
+                view: attachment.view,
+                generation: attachment.generation,
+                offset,
+                prev,
+                frames,
+                sideband,
+                not_json,
+                key,
+            });
+        }
+    }
+}

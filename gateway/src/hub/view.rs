@@ -1,0 +1,799 @@
+//! Views: a channel on this shard, from its first subscriber to a second after its last.
+
+use super::backfill::{Backfill, KEEP_MILLIS, Start};
+use super::keys::Keys;
+use super::lane::{Lane, LaneKind, Member};
+use super::links::{Links, put};
+use super::message::{ChannelRef, LaneMask, Message, Span};
+use crate::config::{Config, SlowPolicy};
+use crate::ids::{ShardId, Token};
+use crate::log::Pool;
+use crate::protocol::centrifuge::Encoding;
+use crate::slab::Slab;
+use hashbrown::HashTable;
+use std::collections::VecDeque;
+use std::sync::Arc;
+
+const NO_LANE: u32 = u32::MAX;
+/// How long a view without members stays attached: clients that leave and come back cost its home nothing.
+const DETACH_AFTER_MILLIS: u64 = 1000;
+
+/// A channel on this shard.
+#[derive(Debug)]
+pub struct View {
+    /// Its name.
+    pub name: Arc<str>,
+    /// Keyed hash of the name.
+    pub hash: u64,
+    /// Its namespace's index.
+    pub namespace: u16,
+    /// What its home was asked for, and what has been answered.
+    asked: LaneMask,
+    attached: LaneMask,
+    /// Names this life of the view; messages of another are dropped.
+    pub generation: u32,
+    /// Subscriptions, those that still wait included.
+    pub subscriptions: u32,
+    /// The newest offset seen.
+    pub top: u64,
+    lanes: [u32; LaneKind::COUNT],
+    /// Connections with a subscription that waits for the home.
+    #[allow(clippy::box_collection)] // 8 bytes in the usual case, nobody waiting
+    waiting: Option<Box<Vec<Token>>>,
+}
+
+const _: () = assert!(std::mem::size_of::<View>() <= 80);
+
+/// A member that changed its place because another left.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moved {
+    /// Whose.
+    pub slot: u32,
+    /// Which of its subscriptions.
+    pub sub: u32,
+    /// The place it has now.
+    pub member: u32,
+}
+
+/// Where a recovering subscription stands.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Recovery {
+    /// It has missed nothing: start at the head.
+    UpToDate,
+    /// Start here; the first missed frame is `[start, end)` of the backfill and goes into the reply.
+    From {
+        /// Number of the backfill.
+        backfill: u16,
+        /// Position of the first missed frame.
+        start: u64,
+        /// Behind it: the member's cursor.
+        end: u64,
+    },
+    /// The home has been asked, or will be at the end of the tick.
+    Waiting,
+    /// What it missed is gone.
+    Lost,
+    /// What it missed holds something that is not JSON.
+    NotJson,
+}
+
+/// What a frame that arrives asks of the shard.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Appended {
+    /// Nothing.
+    Done,
+    /// The numbers do not follow: the view has missed something and all its members must be told.
+    Broken {
+        /// The view.
+        view: u32,
+    },
+    /// The publication is not JSON: the members of this lane cannot have it.
+    NotJson {
+        /// The lane.
+        lane: u32,
+    },
+}
+
+/// The channels of one shard.
+pub struct Hub {
+    pub(crate) keys: Keys,
+    pub(crate) config: Arc<Config>,
+    /// Views by index.
+    pub views: Slab<View>,
+    table: HashTable<u32>,
+    /// Lanes by index.
+    pub lanes: Slab<Lane>,
+    /// Chunks.
+    pub pool: Pool,
+    pub(crate) dirty: VecDeque<u32>,
+    /// Lanes that hold bytes (or did a moment ago).
+    held: Vec<u32>,
+    /// Lanes with a fetch to be sent at the end of the tick.
+    to_fetch: Vec<u32>,
+    /// Views without subscriptions, their life, and since when.
+    idle: VecDeque<(u32, u32, u64)>,
+    generation: u32,
+}
+
+impl Hub {
+    /// An empty hub.
+    pub fn new(keys: Keys, config: Arc<Config>) -> Self {
+        Self {
+            keys,
+            config,
+            views: Slab::new(),
+            table: HashTable::new(),
+            lanes: Slab::new(),
+            pool: Pool::default(),
+            dirty: VecDeque::new(),
+            held: Vec::new(),
+            to_fetch: Vec::new(),
+            idle: VecDeque::new(),
+            generation: 0,
+        }
+    }
+
+    /// The view of a channel, if there is one.
+    pub fn find(&self, name: &str, hash: u64) -> Option<u32> {
+        self.table
+            .find(hash, |i| &*self.views[*i].name == name)
+            .copied()
+    }
+
+    /// The view of a channel, made if need be, with one more subscription (see [`Hub::release`]) that wants `lanes`. The
+    /// home is asked for what it has not been asked for yet.
+    pub fn retain(
+        &mut self,
+        name: &str,
+        hash: u64,
+        namespace: u16,
+        lanes: LaneMask,
+        links: &mut Links,
+    ) -> u32 {
+        let index = self.find(name, hash).unwrap_or_else(|| {
+            self.generation = self.generation.wrapping_add(1);
+            let index = self.views.insert(View {
+                name: name.into(),
+                hash,
+                namespace,
+                asked: LaneMask::default(),
+                attached: LaneMask::default(),
+                generation: self.generation,
+                subscriptions: 0,
+                top: 0,
+                lanes: [NO_LANE; LaneKind::COUNT],
+                waiting: None,
+            });
+            let views = &self.views;
+            self.table.insert_unique(hash, index, |i| views[*i].hash);
+            index
+        });
+        let view = &mut self.views[index];
+        view.subscriptions += 1;
+        if !view.asked.covers(lanes) {
+            view.asked = view.asked.with(lanes);
+            links
+                .to(self.keys.home(hash))
+                .messages
+                .push(Message::Attach {
+                    name: view.name.clone(),
+                    hash,
+                    namespace,
+                    view: index,
+                    generation: view.generation,
+                    lanes: view.asked,
+                });
+        }
+        index
+    }
+
+    /// One subscription less.
+    pub fn release(&mut self, index: u32, now_millis: u64) {
+        let view = &mut self.views[index];
+        view.subscriptions -= 1;
+        if view.subscriptions == 0 {
+            self.idle.push_back((index, view.generation, now_millis));
+        }
+    }
+
+    /// Whether the home has answered for these lanes.
+    pub fn is_attached(&self, view: u32, lanes: LaneMask) -> bool {
+        self.views[view].attached.covers(lanes)
+    }
+
+    /// The connection is to be looked at again when the home has answered.
+    pub fn wait(&mut self, view: u32, token: Token) {
+        self.views[view].waiting.get_or_insert_default().push(token);
+    }
+
+    /// A live view, if the message is not of another life.
+    pub(crate) fn current(&mut self, view: u32, generation: u32) -> Option<&mut View> {
+        self.views
+            .get_mut(view)
+            .filter(|v| v.generation == generation)
+    }
+
+    /// The home has answered an attach: `waiters` are to be looked at again.
+    pub fn on_attached(
+        &mut self,
+        view: u32,
+        generation: u32,
+        lanes: LaneMask,
+        top: u64,
+        waiters: &mut Vec<Token>,
+    ) {
+        let Some(view) = self.current(view, generation) else {
+            return;
+        };
+        debug_assert!(
+            view.attached == LaneMask::default() || view.top == top,
+            "what follows an attach is gapless"
+        );
+        view.attached = view.attached.with(lanes);
+        view.top = top;
+        waiters.extend(view.waiting.take().into_iter().flat_map(|w| *w));
+    }
+
+    /// The lane of a view, made if need be.
+    fn lane(&mut self, view: u32, kind: LaneKind) -> u32 {
+        let at = self.views[view].lanes[kind.index()];
+        if at != NO_LANE {
+            return at;
+        }
+        let lane = self.lanes.insert(Lane::new(view, kind));
+        self.views[view].lanes[kind.index()] = lane;
+        lane
+    }
+
+    /// The lane of a view, if it has one of this kind.
+    pub fn lane_of(&self, view: u32, kind: LaneKind) -> Option<u32> {
+        let lane = self.views[view].lanes[kind.index()];
+        (lane != NO_LANE).then_some(lane)
+    }
+
+    /// Lanes of a view.
+    pub fn lanes_of(&self, view: u32) -> impl Iterator<Item = u32> + '_ {
+        self.views[view]
+            .lanes
+            .iter()
+            .copied()
+            .filter(|lane| *lane != NO_LANE)
+    }
+
+    /// Adds a member at the head of a lane. Returns lane and place.
+    pub fn join(&mut self, view: u32, kind: LaneKind, slot: u32, sub: u32) -> (u32, u32) {
+        let lane = self.lane(view, kind);
+        let head = self.lanes[lane].head;
+        (lane, self.add(lane, Member::live(slot, sub, head)))
+    }
+
+    /// Adds a member that reads a backfill first. Returns lane and place.
+    pub fn join_backfill(
+        &mut self,
+        view: u32,
+        kind: LaneKind,
+        slot: u32,
+        sub: u32,
+        backfill: u16,
+        cursor: u64,
+    ) -> (u32, u32) {
+        let lane = self.lane(view, kind);
+        self.lanes[lane].backfill_mut(backfill).readers += 1;
+        (
+            lane,
+            self.add(lane, Member::recovering(slot, sub, backfill, cursor)),
+        )
+    }
+
+    fn add(&mut self, lane: u32, member: Member) -> u32 {
+        let lane = &mut self.lanes[lane];
+        lane.members.push(member);
+        lane.members.len() as u32 - 1
+    }
+
+    /// Removes a member. The last member takes its place; its connection must be told.
+    pub fn leave(&mut self, lane_index: u32, place: u32) -> Option<Moved> {
+        let lane = &mut self.lanes[lane_index];
+        let gone = lane.members.swap_remove(place as usize);
+        if let Some(backfill) = gone.backfill() {
+            lane.backfill_mut(backfill).readers -= 1;
+        }
+        if lane.members.is_empty() {
+            // Frames are not appended to a lane that nobody reads, so where a backfill joins it is no longer known.
+            self.drop_log(lane_index);
+            return None;
+        }
+        let moved = lane.members.get(place as usize).copied()?;
+        if moved.backfill().is_none() {
+            super::sweep::owe_after_move(lane, moved.cursor);
+        }
+        Some(Moved {
+            slot: moved.slot,
+            sub: moved.sub(),
+            member: place,
+        })
+    }
+
+    fn drop_log(&mut self, lane: u32) {
+        let lane = &mut self.lanes[lane];
+        if let Some(log) = lane.log.take() {
+            self.pool.give_log(log);
+        }
+        lane.unjoin_backfills();
+        if let Some(extras) = &mut lane.extras {
+            extras.latest = None;
+        }
+    }
+
+    /// Frames of one publication (or one frame without an offset) arrive from the home.
+    #[allow(clippy::too_many_arguments)] // the fields of one message
+    pub fn on_append(
+        &mut self,
+        index: u32,
+        generation: u32,
+        (prev, offset): (u64, u64),
+        frames: [Span; Encoding::COUNT],
+        sideband: bool,
+        not_json: bool,
+        key: Span,
+        bytes: &[u8],
+        now_millis: u64,
+    ) -> Appended {
+        let stale_allowed = crate::planted!(GenerationNotChecked);
+        let Some(view) = self
+            .views
+            .get_mut(index)
+            .filter(|v| stale_allowed || v.generation == generation)
+        else {
+            return Appended::Done;
+        };
+        if !sideband {
+            if prev != view.top && !stale_allowed {
+                return Appended::Broken { view: index };
+            }
+            // Equal: a publication that is not kept, so that nobody can ask for it again.
+            debug_assert!(offset >= prev || stale_allowed, "offsets never fall");
+            view.top = offset;
+        }
+        let namespace = view.namespace;
+        let lanes = view.lanes;
+        let mut outcome = Appended::Done;
+        for encoding in Encoding::ALL {
+            let lane = lanes[LaneKind { encoding, sideband }.index()];
+            if lane == NO_LANE {
+                continue;
+            }
+            if self.lanes[lane].members.is_empty() {
+                // Nobody reads: nothing is appended, so where a backfill would join the log is no longer known.
+                self.lanes[lane].unjoin_backfills();
+                continue;
+            }
+            let frame = frames[encoding as usize].of(bytes);
+            if frame.is_empty() {
+                if not_json && encoding == Encoding::Json {
+                    outcome = Appended::NotJson { lane };
+                }
+                continue;
+            }
+            self.append(lane, namespace, frame, key.of(bytes), now_millis);
+        }
+        outcome
+    }
+
+    fn append(&mut self, index: u32, namespace: u16, frame: &[u8], key: &[u8], now_millis: u64) {
+        let options = &self.config.channels.namespaces[usize::from(namespace)].1;
+        let lane = &mut self.lanes[index];
+        if options.slow == SlowPolicy::Latest && !lane.kind.sideband {
+            let extras = lane.extras.get_or_insert_default();
+            let latest = extras.latest.get_or_insert_default();
+            latest.put(key, lane.head, frame);
+            latest.bound(options.lag_bytes as usize);
+        }
+        let log = lane.log.get_or_insert_with(|| self.pool.take_log());
+        lane.head = log.append(&mut self.pool, index, lane.head, frame, now_millis);
+        let lag_millis = options.lag_time.as_millis() as u64;
+        log.enforce_lag(
+            &mut self.pool,
+            lane.head,
+            u64::from(options.lag_bytes),
+            now_millis,
+            lag_millis,
+        );
+        if !lane.is_held {
+            lane.is_held = true;
+            self.held.push(index);
+        }
+        self.owe_lap(index);
+        self.enforce_budget();
+    }
+
+    /// Every member of the lane is to be visited once more.
+    pub(crate) fn owe_lap(&mut self, index: u32) {
+        let lane = &mut self.lanes[index];
+        if super::sweep::owe(lane) && !lane.is_dirty {
+            lane.is_dirty = true;
+            self.dirty.push_back(index);
+        }
+    }
+
+    /// Evicts the shard's oldest chunks while its logs hold more than their budget.
+    fn enforce_budget(&mut self) {
+        while self.pool.bytes_in_use() > self.config.limits.log_bytes {
+            let Some(oldest) = self.pool.next_oldest() else {
+                return;
+            };
+            let Some(lane) = self.lanes.get_mut(oldest.lane) else {
+                continue;
+            };
+            let mut evicted = lane
+                .log
+                .as_mut()
+                .is_some_and(|log| log.evict(&mut self.pool, oldest.serial));
+            for backfill in lane
+                .extras
+                .iter_mut()
+                .flat_map(|e| e.backfills.iter_mut().flatten())
+            {
+                evicted |= backfill.evict(&mut self.pool, oldest.serial);
+            }
+            if evicted {
+                self.owe_lap(oldest.lane);
+            }
+        }
+        if self.pool.order_is_stale() {
+            let lanes = &self.lanes;
+            self.pool.compact_order(|name| {
+                lanes.get(name.lane).is_some_and(|lane| {
+                    lane.log.as_ref().is_some_and(|log| log.holds(name.serial))
+                        || lane
+                            .extras
+                            .iter()
+                            .flat_map(|e| e.backfills.iter().flatten())
+                            .any(|backfill| backfill.log.holds(name.serial))
+                })
+            });
+        }
+    }
+
+    /// Where a subscription that has everything up to `offset` starts, in a view that is attached. On `Waiting` the caller
+    /// also [`Hub::wait`]s.
+    pub fn recover(&mut self, view: u32, kind: LaneKind, offset: u64, now_millis: u64) -> Recovery {
+        let top = self.views[view].top;
+        if offset == top {
+            return Recovery::UpToDate;
+        }
+        if offset > top {
+            return Recovery::Lost;
+        }
+        let index = self.lane(view, kind);
+        let extras = self.lanes[index].extras.get_or_insert_default();
+        if offset < extras.floor {
+            return Recovery::Lost;
+        }
+        for (number, backfill) in extras.backfills.iter_mut().enumerate() {
+            let Some(backfill) = backfill.as_mut().filter(|b| b.covers(offset)) else {
+                continue;
+            };
+            if let Start::Frame { start, end } = backfill.start(offset) {
+                backfill.used_millis = now_millis;
+                return Recovery::From {
+                    backfill: number as u16,
+                    start,
+                    end,
+                };
+            }
+        }
+        if extras.not_json.is_some_and(|at| offset < at) {
+            return Recovery::NotJson;
+        }
+        self.want(index, offset);
+        Recovery::Waiting
+    }
+
+    /// Everything after `from` is to be fetched at the end of the tick, unless that is under way.
+    fn want(&mut self, index: u32, from: u64) {
+        let extras = self.lanes[index].extras.get_or_insert_default();
+        if extras.fetching_from.is_some_and(|f| f <= from) {
+            return;
+        }
+        if extras.wanted.is_none() {
+            self.to_fetch.push(index);
+        }
+        extras.wanted = Some(extras.wanted.map_or(from, |w| w.min(from)));
+    }
+
+    /// Sends one fetch for each lane that wants one.
+    pub fn send_fetches(&mut self, links: &mut Links) {
+        while let Some(index) = self.to_fetch.pop() {
+            let Some(lane) = self.lanes.get_mut(index) else {
+                continue;
+            };
+            let Some(extras) = &mut lane.extras else {
+                continue;
+            };
+            let Some(from) = extras.wanted.take() else {
+                continue;
+            };
+            extras.fetching_from = Some(extras.fetching_from.map_or(from, |f| f.min(from)));
+            let view = &self.views[lane.view];
+            let batch = links.to(self.keys.home(view.hash));
+            let name = put(batch, view.name.as_bytes());
+            batch.messages.push(Message::Fetch {
+                channel: ChannelRef {
+                    hash: view.hash,
+                    name,
+                    namespace: view.namespace,
+                },
+                view: lane.view,
+                generation: view.generation,
+                encoding: lane.kind.encoding,
+                from,
+                limit_bytes: self.config.channels.options(view.namespace).lag_bytes,
+            });
+        }
+    }
+
+    /// Records arrive. `waiters` and the connections in `ready` are to be looked at again.
+    pub fn on_fetched(
+        &mut self,
+        piece: &Piece<'_>,
+        now_millis: u64,
+        waiters: &mut Vec<Token>,
+        ready: &mut Vec<u32>,
+    ) {
+        let Some(view) = self.current(piece.view, piece.generation) else {
+            return;
+        };
+        waiters.extend(view.waiting.take().into_iter().flat_map(|w| *w));
+        debug_assert!(
+            !piece.complete || piece.upto == view.top,
+            "the home is ahead of what it has sent"
+        );
+        let namespace = view.namespace;
+        let index = self.lane(
+            piece.view,
+            LaneKind {
+                encoding: piece.encoding,
+                sideband: false,
+            },
+        );
+        let lane = &mut self.lanes[index];
+        // Without readers the lane's log does not follow the channel, so there is no place where this piece joins it.
+        let joined = (piece.complete && !lane.members.is_empty()).then_some(lane.head);
+        let extras = lane.extras.get_or_insert_default();
+        extras.fetching_from = None;
+        extras.floor = extras.floor.max(piece.floor);
+        if piece.not_json {
+            extras.not_json = Some(piece.upto + 1);
+        }
+        ready.append(&mut extras.stalled);
+        for backfill in extras.backfills.iter_mut().flatten() {
+            if (piece.from..=piece.upto).contains(&backfill.upto) {
+                piece.push_into(backfill, &mut self.pool, index, now_millis);
+                backfill.joined = joined.or(backfill.joined.filter(|_| piece.frames.is_empty()));
+                backfill.used_millis = now_millis;
+            }
+        }
+        let covered = extras
+            .backfills
+            .iter()
+            .flatten()
+            .any(|b| b.covers(piece.from) && b.upto >= piece.upto);
+        if !covered && !piece.frames.is_empty() {
+            let mut backfill = Backfill::new(piece.from, now_millis);
+            piece.push_into(&mut backfill, &mut self.pool, index, now_millis);
+            backfill.joined = joined;
+            match extras.backfills.iter_mut().find(|b| b.is_none()) {
+                Some(free) => *free = Some(backfill),
+                None => extras.backfills.push(Some(backfill)),
+            }
+        }
+        let bound = 2 * u64::from(self.config.channels.options(namespace).lag_bytes);
+        for backfill in extras.backfills.iter_mut().flatten() {
+            backfill.bound(&mut self.pool, bound);
+        }
+        if !lane.is_held {
+            lane.is_held = true;
+            self.held.push(index);
+        }
+        self.enforce_budget();
+    }
+
+    /// The first missed frame of a recovery.
+    pub fn frame(&self, lane: u32, backfill: u16, start: u64, end: u64) -> &[u8] {
+        self.lanes[lane].backfill(backfill).log.range(start, end)
+    }
+
+    /// A recovering member has reached the end of its backfill: it goes live, or the next piece is asked for.
+    /// `false`: what it would need next is gone.
+    pub(crate) fn at_end_of_backfill(&mut self, index: u32, place: u32) -> bool {
+        let lane = &mut self.lanes[index];
+        let base = lane.base();
+        let member = lane.members[place as usize];
+        let Some(number) = member.backfill() else {
+            return true;
+        };
+        let backfill = lane.backfill_mut(number);
+        if let Some(position) = backfill.joined.filter(|position| *position >= base) {
+            backfill.readers -= 1;
+            lane.members[place as usize].go_live(position);
+            if position < lane.head {
+                self.owe_lap(index);
+                // Its place may be one that the hand has passed in this lap.
+                self.is_still_behind(index, position);
+            }
+            return true;
+        }
+        let upto = backfill.upto;
+        let top = self.views[lane.view].top;
+        let extras = lane.extras.get_or_insert_default();
+        if upto < extras.floor || extras.not_json.is_some_and(|at| upto < at) {
+            return upto == top;
+        }
+        extras.stalled.push(member.slot);
+        self.want(index, upto);
+        true
+    }
+
+    /// A few times a second: drops what is too old, frees what nobody needs, detaches what is idle.
+    pub fn housekeep(&mut self, now_millis: u64, links: &mut Links) {
+        let mut held = std::mem::take(&mut self.held);
+        held.retain(|index| self.housekeep_lane(*index, now_millis));
+        // Lanes that became held meanwhile were pushed to the emptied list.
+        held.append(&mut self.held);
+        self.held = held;
+
+        while let Some((index, generation, since)) = self.idle.front().copied() {
+            if since + DETACH_AFTER_MILLIS > now_millis {
+                break;
+            }
+            self.idle.pop_front();
+            let still_idle = self
+                .current(index, generation)
+                .is_some_and(|v| v.subscriptions == 0);
+            // A view that came back and went idle again stands further behind in the queue, too.
+            if still_idle
+                && !self
+                    .idle
+                    .iter()
+                    .any(|(i, g, _)| (*i, *g) == (index, generation))
+            {
+                self.detach(index, links);
+            }
+        }
+    }
+
+    fn housekeep_lane(&mut self, index: u32, now_millis: u64) -> bool {
+        let Some(lane) = self.lanes.get_mut(index) else {
+            return false;
+        };
+        let options =
+            &self.config.channels.namespaces[usize::from(self.views[lane.view].namespace)].1;
+        let lag_millis = options.lag_time.as_millis() as u64;
+        if let Some(log) = &mut lane.log {
+            log.enforce_lag(
+                &mut self.pool,
+                lane.head,
+                u64::from(options.lag_bytes),
+                now_millis,
+                lag_millis,
+            );
+        }
+        if let Some(extras) = &mut lane.extras {
+            for slot in &mut extras.backfills {
+                if slot
+                    .as_ref()
+                    .is_some_and(|b| b.readers == 0 && b.used_millis + KEEP_MILLIS <= now_millis)
+                    && let Some(mut backfill) = slot.take()
+                {
+                    backfill.log.clear(&mut self.pool);
+                }
+            }
+            while matches!(extras.backfills.last(), Some(None)) {
+                extras.backfills.pop();
+            }
+        }
+        if lane.log.is_some() {
+            // The lap finds who has fallen off, and frees what all have.
+            self.owe_lap(index);
+            return true;
+        }
+        let keeps_backfill = lane
+            .extras
+            .as_ref()
+            .is_some_and(|e| !e.backfills.is_empty());
+        if !keeps_backfill {
+            lane.is_held = false;
+        }
+        keeps_backfill
+    }
+
+    fn detach(&mut self, index: u32, links: &mut Links) {
+        let Some(view) = self.views.remove(index) else {
+            return;
+        };
+        if let Ok(entry) = self.table.find_entry(view.hash, |i| *i == index) {
+            entry.remove();
+        }
+        for lane in view.lanes.into_iter().filter(|lane| *lane != NO_LANE) {
+            debug_assert!(
+                self.lanes[lane].members.is_empty(),
+                "a detached view has no members"
+            );
+            self.drop_log(lane);
+            let mut lane = self.lanes.remove(lane);
+            for backfill in lane
+                .iter_mut()
+                .flat_map(|l| l.extras.iter_mut())
+                .flat_map(|e| e.backfills.iter_mut().flatten())
+            {
+                backfill.log.clear(&mut self.pool);
+            }
+        }
+        links
+            .to(self.keys.home(view.hash))
+            .messages
+            .push(Message::Detach {
+                name: view.name,
+                hash: view.hash,
+                generation: view.generation,
+            });
+    }
+
+    /// Names and members of the channels that have any, for the server API.
+    pub fn channels(&self) -> impl Iterator<Item = (Arc<str>, u32)> + '_ {
+        self.views
+            .iter()
+            .filter(|(_, v)| v.subscriptions > 0)
+            .map(|(_, v)| (v.name.clone(), v.subscriptions))
+    }
+
+    /// Whether a sweep has work, so that the shard should not wait.
+    pub fn is_dirty(&self) -> bool {
+        !self.dirty.is_empty()
+    }
+
+    /// Whether there are lanes to housekeep or views to detach.
+    pub fn needs_housekeeping(&self) -> bool {
+        !self.held.is_empty() || !self.idle.is_empty()
+    }
+
+    /// The home of a view.
+    pub fn home_of(&self, view: u32) -> ShardId {
+        self.keys.home(self.views[view].hash)
+    }
+}
+
+/// Records as frames, as they arrive: see [`Message::Fetched`].
+#[allow(missing_docs)]
+pub struct Piece<'a> {
+    pub view: u32,
+    pub generation: u32,
+    pub encoding: Encoding,
+    pub from: u64,
+    pub upto: u64,
+    pub floor: u64,
+    pub complete: bool,
+    pub frames: &'a [u8],
+    pub index: &'a [u8],
+    pub not_json: bool,
+}
+
+/// Bytes of one entry of a piece's index.
+pub(crate) const INDEX_ENTRY: usize = 12;
+
+impl Piece<'_> {
+    fn push_into(&self, backfill: &mut Backfill, pool: &mut Pool, lane: u32, now_millis: u64) {
+        let mut at = 0;
+        for entry in self.index.chunks_exact(INDEX_ENTRY) {
+            let offset = u64::from_le_bytes(entry[..8].try_into().expect("eight bytes"));
+            let len = u32::from_le_bytes(entry[8..].try_into().expect("four bytes")) as usize;
+            if offset > backfill.upto {
+                backfill.push(pool, lane, offset, &self.frames[at..at + len], now_millis);
+            }
+            at += len;
+        }
+        // Offsets may be sparse: up to here nothing is missing.
+        backfill.upto = backfill.upto.max(self.upto);
+    }
+}

@@ -1,1 +1,0 @@
-//! Batches between threads.

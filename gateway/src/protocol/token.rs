@@ -1,1 +1,0 @@
-//! Connection and subscription tokens (JWT).

@@ -1,0 +1,139 @@
+//! Commands: which may come when, and who handles each.
+
+use super::Core;
+use crate::connection::{Flags, Phase, TICKETS_MAX};
+use crate::ids::Token;
+use crate::protocol::centrifuge::{
+    Command, Method, RefreshResult, reply_ping, reply_refresh, reply_sub_refresh,
+};
+use crate::protocol::codes::{Disconnect, ReplyError};
+use crate::protocol::token::TokenError;
+use crate::shard::timers::Timer;
+
+impl Core {
+    /// Handles one command. `false`: ignore the rest of the message.
+    pub(super) fn command(&mut self, token: Token, command: &Command<'_>) -> bool {
+        let queue_max = self.config.client.queue_max_size as usize;
+        let Some(conn) = self.conn(token) else {
+            return false;
+        };
+        let (phase, is_connecting) = (conn.phase, conn.identity.is_some());
+        let id = command.id;
+        if let Method::Pong = command.method {
+            // At most one a ping, and none before the connect.
+            if !conn.flags.has(Flags::AWAITS_PONG) || phase != Phase::Open {
+                return self.mistaken(token);
+            }
+            conn.flags.set(Flags::AWAITS_PONG, false);
+            return true;
+        }
+        if conn.private_bytes() > queue_max {
+            self.close(token, Disconnect::SLOW);
+            return false;
+        }
+        match (&command.method, phase) {
+            (_, Phase::Failed) => return self.mistaken(token),
+            (Method::Connect(request), Phase::Greeted) if !is_connecting && id > 0 => {
+                return self.connect(token, id, request);
+            }
+            // Commands may follow the connect before it is answered: they start now and are answered after it.
+            (_, Phase::Greeted) if !is_connecting => return self.mistaken(token),
+            (Method::Connect(_), _) => return self.mistaken(token),
+            _ => {}
+        }
+        if id == 0 && !matches!(command.method, Method::Send { .. }) {
+            return self.mistaken(token);
+        }
+        let waiting = self
+            .conn(token)
+            .and_then(|c| c.pending.as_ref())
+            .map_or(0, |p| p.len());
+        let slot = token.slot;
+        // Unsubscribing is never refused: an SDK would drop the connection.
+        if waiting >= TICKETS_MAX
+            && !matches!(command.method, Method::Unsubscribe(_) | Method::Send { .. })
+        {
+            self.refuse(slot, id, ReplyError::TOO_MANY_REQUESTS);
+            return true;
+        }
+        match &command.method {
+            Method::Subscribe(request) => self.subscribe(token, id, request),
+            Method::Unsubscribe(request) => self.unsubscribe(token, id, &request.channel),
+            Method::Publish(request) => self.publish(token, id, request),
+            Method::Presence(request) => self.presence(token, id, &request.channel, false),
+            Method::PresenceStats(request) => self.presence(token, id, &request.channel, true),
+            Method::History(request) => self.history(token, id, request),
+            Method::Ping => self.reply(slot, |out, encoding| reply_ping(out, encoding, id)),
+            Method::Send { .. } => {}
+            Method::Rpc { method, data } => self.rpc(token, id, method, data),
+            Method::Refresh { token: jwt } => self.refresh(token, id, jwt),
+            Method::SubRefresh(request) if request.is_unavailable() => {
+                self.refuse(slot, id, ReplyError::NOT_AVAILABLE);
+            }
+            Method::SubRefresh(request) => {
+                self.sub_refresh(token, id, &request.channel, &request.token)
+            }
+            Method::Unknown => self.refuse(slot, id, ReplyError::METHOD_NOT_FOUND),
+            Method::Pong | Method::Connect(_) => {}
+        }
+        self.conn(token).is_some_and(|c| c.phase != Phase::Closing)
+    }
+
+    fn mistaken(&mut self, token: Token) -> bool {
+        self.close(token, Disconnect::BAD_REQUEST);
+        false
+    }
+
+    fn refresh(&mut self, token: Token, id: u32, jwt: &str) {
+        let seconds = self.now.unix_seconds();
+        let claims = match self.tokens.connection.verify_connection(jwt, seconds) {
+            Ok(claims) => claims,
+            Err(TokenError::Expired) => return self.close(token, Disconnect::EXPIRED),
+            Err(TokenError::Invalid(_)) => return self.close(token, Disconnect::INVALID_TOKEN),
+        };
+        let Some(identity) = self.conn(token).and_then(|c| c.identity.as_mut()) else {
+            return;
+        };
+        if *identity.user != *claims.user {
+            return self.close(token, Disconnect::INVALID_TOKEN);
+        }
+        identity.expire_at = claims.expire_at.unwrap_or(0);
+        identity.conn_info = claims.info.into();
+        let client = identity.client.text();
+        let ttl = self.arm_expiry(token, claims.expire_at, Timer::Expiry);
+        self.reply(token.slot, |out, encoding| {
+            let result = RefreshResult {
+                client: client.as_str(),
+                version: super::connect::VERSION,
+                expires: ttl.is_some(),
+                ttl: ttl.unwrap_or(0),
+            };
+            reply_refresh(out, encoding, id, &result);
+        });
+    }
+
+    fn sub_refresh(&mut self, token: Token, id: u32, channel: &str, jwt: &str) {
+        let Some((view, _)) = self.subscribed(token, channel) else {
+            return self.refuse(token.slot, id, ReplyError::PERMISSION_DENIED);
+        };
+        let seconds = self.now.unix_seconds();
+        let claims = match self.tokens.subscription().verify_subscription(jwt, seconds) {
+            Ok(claims) => claims,
+            Err(TokenError::Expired) => {
+                return self.refuse(token.slot, id, ReplyError::TOKEN_EXPIRED);
+            }
+            Err(TokenError::Invalid(_)) => {
+                return self.refuse(token.slot, id, ReplyError::PERMISSION_DENIED);
+            }
+        };
+        if !self.is_for(token, channel, &claims) {
+            return self.close(token, Disconnect::INVALID_TOKEN);
+        }
+        let info = claims.info.into_boxed_slice();
+        self.set_extra(token, view, info, claims.expire_at.unwrap_or(0));
+        let ttl = self.arm_expiry(token, claims.expire_at, Timer::SubscriptionExpiry(view));
+        self.reply(token.slot, |out, encoding| {
+            reply_sub_refresh(out, encoding, id, ttl)
+        });
+    }
+}

@@ -1,0 +1,545 @@
+//! Delivering: gather who is behind, plan one send for each, flush, and see what the kernel took.
+//!
+//! A send carries, in this order: the rest of a frame that was cut, private replies, ranges of logs. When it is one range
+//! in one chunk it goes out from the log as it lies; else it is put together in the scratch, which is free again when the
+//! flush returns.
+//!
+//! Invariants: at most one send a connection a flush; after the flush nothing is under way; a cursor is always at a frame
+//! boundary, and when a send was cut inside a frame the rest of that frame is private.
+
+use super::timers::Timer;
+use super::{Ask, Core};
+use crate::config::SlowPolicy;
+use crate::connection::{Flags, Phase, Sub};
+use crate::hub::Hub;
+use crate::hub::lane::Member;
+use crate::ids::Token;
+use crate::log::Log;
+use crate::protocol::codes::Disconnect;
+use crate::reactor::{CloseHow, FLUSH_MAX, Reactor, Send};
+
+/// Bytes of one send.
+const SEND_MAX: usize = 64 * 1024;
+/// Bytes of one send to a connection that was ever cut short: with TCP_NOTSENT_LOWAT the kernel takes that and one send.
+const SEND_MAX_SHORT: usize = 16 * 1024;
+/// The scratch; when it is full the flush takes no more connections.
+const SCRATCH_MAX: usize = 1024 * 1024;
+/// First wait after the kernel has twice taken nothing although it said it would.
+const RETRY_MILLIS: u64 = 10;
+
+#[derive(Clone, Copy, Debug)]
+struct Range {
+    lane: u32,
+    place: u32,
+    start: u64,
+    end: u64,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Source {
+    /// One range, in one chunk.
+    Log,
+    Private,
+    Scratch {
+        start: usize,
+    },
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Part {
+    slot: u32,
+    source: Source,
+    len: usize,
+    /// How many of them are private.
+    private: usize,
+    first_range: usize,
+    ranges: usize,
+}
+
+/// What a flush sends to whom. Reused.
+#[derive(Debug, Default)]
+pub(super) struct Plan {
+    parts: Vec<Part>,
+    ranges: Vec<Range>,
+    scratch: Vec<u8>,
+    /// What the kernel took of each part.
+    taken: Vec<Result<usize, i32>>,
+}
+
+fn log_of(hub: &Hub, lane: u32, member: Member) -> (&Log, u64) {
+    let lane = &hub.lanes[lane];
+    match member.backfill() {
+        None => (lane.log(), lane.head),
+        Some(number) => {
+            let backfill = lane.backfill(number);
+            (&backfill.log, backfill.head)
+        }
+    }
+}
+
+fn member(hub: &Hub, lane: u32, place: u32) -> Member {
+    hub.lanes[lane].members[place as usize]
+}
+
+impl Core {
+    /// One slice of sends.
+    pub(super) fn flush<R: Reactor>(&mut self, reactor: &mut R) {
+        self.gather.clear();
+        self.take_ready();
+        self.hub
+            .sweep(&self.blocked, &mut self.gather, &mut self.findings);
+        if !self.gather.is_empty() {
+            self.plan();
+            self.send(reactor);
+            self.settle_sends();
+        }
+        while let Some(lane) = self.findings.swept.pop() {
+            self.hub.end_of_sweep(lane);
+        }
+        let mut lost = std::mem::take(&mut self.findings.lost);
+        for (slot, lane) in lost.drain(..) {
+            self.fell_off(slot, lane);
+        }
+        self.findings.lost = lost;
+    }
+
+    /// Takes in the connections that no sweep would find.
+    fn take_ready(&mut self) {
+        while !self.gather.is_full() {
+            let Some(slot) = self.ready.pop_front() else {
+                return;
+            };
+            self.is_ready.remove(slot);
+            if self.blocked.contains(slot) {
+                continue;
+            }
+            let Some(conn) = self.conns.get(slot) else {
+                continue;
+            };
+            if conn.private.as_ref().is_some_and(|p| !p.is_empty()) {
+                self.gather.add_slot(slot);
+            }
+            if self.rescan.remove(slot) {
+                self.gather.mark_scanned(slot);
+                for at in 0.. {
+                    let Some(sub) = self.conns.get(slot).and_then(|c| c.subs.get(at).copied())
+                    else {
+                        break;
+                    };
+                    self.visit(slot, sub);
+                }
+            }
+            if self.gather.members(slot).next().is_none()
+                && let Some(conn) = self.conns.get_mut(slot)
+                && conn.private.as_ref().is_none_or(|p| p.is_empty())
+            {
+                conn.blocked_since = 0;
+            }
+        }
+    }
+
+    fn visit(&mut self, slot: u32, sub: Sub) {
+        let (lane, place) = (sub.lane, sub.place());
+        let mut seen = member(&self.hub, lane, place);
+        if let Some(number) = seen.backfill() {
+            let backfill = self.hub.lanes[lane].backfill(number);
+            if seen.cursor < backfill.log.base().unwrap_or(backfill.head) {
+                self.findings.lost.push((slot, lane));
+                return;
+            }
+            if seen.cursor < backfill.head {
+                self.gather.add_member(slot, lane, place);
+                return;
+            }
+            if !self.hub.at_end_of_backfill(lane, place) {
+                self.findings.lost.push((slot, lane));
+                return;
+            }
+            seen = member(&self.hub, lane, place);
+            if seen.backfill().is_some() {
+                return;
+            }
+        }
+        let lane_state = &self.hub.lanes[lane];
+        if seen.cursor < lane_state.base() {
+            self.findings.lost.push((slot, lane));
+        } else if seen.cursor < lane_state.head {
+            self.gather.add_member(slot, lane, place);
+        }
+    }
+
+    /// Decides what each gathered connection is sent.
+    fn plan(&mut self) {
+        let Plan {
+            parts,
+            ranges,
+            scratch,
+            ..
+        } = &mut self.plan;
+        parts.clear();
+        ranges.clear();
+        scratch.clear();
+        for at in 0..self.gather.slots().len() {
+            let slot = self.gather.slots()[at];
+            let conn = self
+                .conns
+                .get(slot)
+                .expect("gathered connections are there");
+            let waiting = conn.private.as_ref().map_or(&[][..], |p| p.waiting());
+            let cap = if self.was_short.contains(slot) {
+                SEND_MAX_SHORT
+            } else {
+                SEND_MAX
+            };
+            let first_range = ranges.len();
+            let mut members = self.gather.members(slot);
+            let first = members.next();
+            if first.is_none() || waiting.len() >= cap {
+                if first.is_none() && waiting.is_empty() {
+                    continue;
+                }
+                let len = waiting.len().min(cap);
+                parts.push(Part {
+                    slot,
+                    source: Source::Private,
+                    len,
+                    private: len,
+                    first_range,
+                    ranges: 0,
+                });
+                continue;
+            }
+            if scratch.len() + cap > SCRATCH_MAX {
+                // The rest comes with the next flush.
+                self.rescan.insert(slot);
+                if self.is_ready.insert(slot) {
+                    self.ready.push_back(slot);
+                }
+                continue;
+            }
+            let (lane, place) = first.expect("just seen");
+            let seen = member(&self.hub, lane, place);
+            let (log, head) = log_of(&self.hub, lane, seen);
+            let (end, is_one_piece) = log.reach(seen.cursor, head, cap - waiting.len());
+            ranges.push(Range {
+                lane,
+                place,
+                start: seen.cursor,
+                end,
+            });
+            let mut next = members.next();
+            if waiting.is_empty() && next.is_none() && is_one_piece {
+                let len = (end - seen.cursor) as usize;
+                parts.push(Part {
+                    slot,
+                    source: Source::Log,
+                    len,
+                    private: 0,
+                    first_range,
+                    ranges: 1,
+                });
+                continue;
+            }
+            let start = scratch.len();
+            scratch.extend_from_slice(waiting);
+            log.copy_range(seen.cursor, end, scratch);
+            while let Some((lane, place)) = next
+                && scratch.len() - start < cap
+            {
+                let seen = member(&self.hub, lane, place);
+                let (log, head) = log_of(&self.hub, lane, seen);
+                let room = cap - (scratch.len() - start);
+                let (end, _) = log.reach(seen.cursor, head, room);
+                // The first frame may be larger than what is left: it has a send to itself next time.
+                if (end - seen.cursor) as usize > room {
+                    break;
+                }
+                ranges.push(Range {
+                    lane,
+                    place,
+                    start: seen.cursor,
+                    end,
+                });
+                log.copy_range(seen.cursor, end, scratch);
+                next = members.next();
+            }
+            parts.push(Part {
+                slot,
+                source: Source::Scratch { start },
+                len: scratch.len() - start,
+                private: waiting.len(),
+                first_range,
+                ranges: ranges.len() - first_range,
+            });
+        }
+    }
+
+    fn send<R: Reactor>(&mut self, reactor: &mut R) {
+        let Plan {
+            parts,
+            ranges,
+            scratch,
+            taken,
+        } = &mut self.plan;
+        let mut sends = [Send::EMPTY; FLUSH_MAX];
+        for (send, part) in sends.iter_mut().zip(parts.iter()) {
+            let bytes = match part.source {
+                Source::Scratch { start } => &scratch[start..start + part.len],
+                Source::Private => {
+                    let private = self.conns.get(part.slot).and_then(|c| c.private.as_ref());
+                    &private.expect("planned from it").waiting()[..part.len]
+                }
+                Source::Log => {
+                    let range = ranges[part.first_range];
+                    let seen = member(&self.hub, range.lane, range.place);
+                    log_of(&self.hub, range.lane, seen)
+                        .0
+                        .range(range.start, range.end)
+                }
+            };
+            *send = Send {
+                slot: part.slot,
+                bytes,
+            };
+        }
+        self.short.clear();
+        if !parts.is_empty() {
+            reactor.flush(&sends[..parts.len()], &mut self.short);
+        }
+        taken.clear();
+        taken.extend(parts.iter().map(|part| Ok(part.len)));
+        for short in &self.short {
+            taken[short.index as usize] = short.taken.map(|n| n as usize).map_err(|e| e.errno);
+        }
+    }
+
+    fn settle_sends(&mut self) {
+        for at in 0..self.plan.parts.len() {
+            let part = self.plan.parts[at];
+            match self.plan.taken[at] {
+                Err(_) => self.abandon(self.token(part.slot), CloseHow::Orderly),
+                Ok(taken) => self.settle_send(&part, taken),
+            }
+        }
+        // Members that were gathered but did not fit into the plan are behind still.
+        for at in 0..self.gather.slots().len() {
+            let slot = self.gather.slots()[at];
+            if self
+                .conns
+                .get(slot)
+                .is_none_or(|c| c.phase == Phase::Closing)
+            {
+                continue;
+            }
+            let hub = &mut self.hub;
+            let mut is_behind = false;
+            for (lane, place) in self.gather.members(slot) {
+                let Some(state) = hub.lanes.get(lane) else {
+                    continue;
+                };
+                let Some(seen) = state
+                    .members
+                    .get(place as usize)
+                    .copied()
+                    .filter(|m| m.slot == slot)
+                else {
+                    continue;
+                };
+                match seen.backfill() {
+                    // At the end of a backfill there is something to do, too: go live, or ask for more.
+                    Some(_) => is_behind = true,
+                    None if seen.cursor < state.head => {
+                        is_behind = true;
+                        hub.is_still_behind(lane, seen.cursor);
+                    }
+                    None => {}
+                }
+            }
+            if is_behind {
+                self.rescan.insert(slot);
+                self.make_ready(slot);
+            }
+        }
+    }
+
+    fn settle_send(&mut self, part: &Part, taken: usize) {
+        self.stats.bytes_sent += taken as u64;
+        let mut left = taken;
+        let Some(conn) = self.conns.get_mut(part.slot) else {
+            return;
+        };
+        if part.private > 0
+            && let Some(private) = &mut conn.private
+        {
+            let private_taken = left.min(part.private);
+            private.advance(private_taken);
+            left -= private_taken;
+            if private.is_empty()
+                && let Some(private) = conn.private.take()
+            {
+                self.spare_private(private);
+            }
+        }
+        for at in part.first_range..part.first_range + part.ranges {
+            let range = self.plan.ranges[at];
+            if left == 0 {
+                break;
+            }
+            self.stats.deliveries += 1;
+            let len = (range.end - range.start) as usize;
+            let cursor = if left >= len {
+                left -= len;
+                range.end
+            } else {
+                let cut = range.start + left as u64;
+                left = 0;
+                self.keep_rest(part.slot, &range, cut)
+            };
+            let off = u64::from(crate::planted!(CursorOffByOne) && taken < part.len);
+            self.hub.lanes[range.lane].members[range.place as usize].cursor = cursor + off;
+        }
+        let token = self.token(part.slot);
+        if taken < part.len {
+            return self.block(token, taken);
+        }
+        let Some(conn) = self.conns.get_mut(part.slot) else {
+            return;
+        };
+        conn.blocked_since = 0;
+        conn.refusals = 0;
+        if conn.private.as_ref().is_some_and(|p| !p.is_empty()) {
+            self.make_ready(part.slot);
+        } else if conn.phase == Phase::Closing {
+            self.last_word_sent(token);
+        }
+    }
+
+    /// The kernel took a range up to the middle of a frame: the rest of that frame becomes private, and the cursor goes
+    /// behind it. Then nothing that happens to the subscription, the log or the policy can tear the frame.
+    fn keep_rest(&mut self, slot: u32, range: &Range, cut: u64) -> u64 {
+        let seen = member(&self.hub, range.lane, range.place);
+        let (log, _) = log_of(&self.hub, range.lane, seen);
+        let boundary = log.boundary_at_or_after(range.start, cut);
+        if boundary > cut && !crate::planted!(ShortSendTailLost) {
+            let Some(conn) = self.conns.get_mut(slot) else {
+                return boundary;
+            };
+            let spare = &mut self.spare_private;
+            let private = conn
+                .private
+                .get_or_insert_with(|| spare.pop().unwrap_or_default());
+            private.put_publications(|out| log.copy_range(cut, boundary, out));
+        }
+        boundary
+    }
+
+    /// The kernel took less than it was given: wait until it says that it takes more.
+    fn block(&mut self, token: Token, taken: usize) {
+        self.was_short.insert(token.slot);
+        self.blocked.insert(token.slot);
+        let now = self.now.millis.max(1);
+        let Some(conn) = self.conns.get_mut(token.slot) else {
+            return;
+        };
+        if taken > 0 || conn.blocked_since == 0 {
+            conn.blocked_since = now;
+        }
+        conn.refusals = if taken > 0 {
+            0
+        } else {
+            conn.refusals.saturating_add(1)
+        };
+        // Under memory pressure the kernel says "writable" and takes nothing: that would spin.
+        if conn.refusals > 2 {
+            let delay = RETRY_MILLIS << (conn.refusals - 3).min(7);
+            self.timers.set(now + delay, token, Timer::Retry);
+        } else if !conn.flags.has(Flags::POLLS_OUT) {
+            conn.flags.set(Flags::POLLS_OUT, true);
+            self.asks.push(Ask::WaitWritable(token));
+        }
+        if !conn.flags.has(Flags::STALL_TIMED) {
+            conn.flags.set(Flags::STALL_TIMED, true);
+            let deadline = conn.blocked_since + self.config.client.stall_timeout.as_millis() as u64;
+            self.timers.set(deadline, token, Timer::Stall);
+        }
+    }
+
+    /// The kernel takes bytes again.
+    pub(super) fn writable(&mut self, token: Token) {
+        let Some(conn) = self.conn(token) else { return };
+        conn.flags.set(Flags::POLLS_OUT, false);
+        self.unblock(token.slot);
+        self.rescan.insert(token.slot);
+        self.make_ready(token.slot);
+    }
+
+    pub(super) fn unblock(&mut self, slot: u32) {
+        self.blocked.remove(slot);
+    }
+
+    /// A member's cursor has fallen off: its namespace's policy decides.
+    fn fell_off(&mut self, slot: u32, lane_index: u32) {
+        let Some(conn) = self.conns.get(slot).filter(|c| c.phase == Phase::Open) else {
+            return;
+        };
+        let Some(sub) = conn.subs.iter().find(|s| s.lane == lane_index).copied() else {
+            return;
+        };
+        let lane = &self.hub.lanes[lane_index];
+        let (view, is_sideband) = (lane.view, lane.kind.sideband);
+        let seen = lane.members[sub.place() as usize];
+        let token = self.token(slot);
+        if seen.backfill().is_some() {
+            // What it recovers cannot be skipped, whatever the policy.
+            return self.lose_position(token, view);
+        }
+        if seen.cursor >= lane.base() {
+            return;
+        }
+        let (head, cursor) = (lane.head, seen.cursor);
+        if is_sideband {
+            // Joins and leaves are at most once.
+            return self.go_to_head(slot, lane_index, sub.place(), head);
+        }
+        let options =
+            &self.config.channels.namespaces[usize::from(self.hub.views[view].namespace)].1;
+        match options.slow {
+            SlowPolicy::Disconnect => {
+                self.stats.policy_hits[0] += 1;
+                self.close(token, Disconnect::SLOW);
+            }
+            SlowPolicy::Skip => {
+                self.stats.policy_hits[1] += 1;
+                if options.slow_silent {
+                    self.go_to_head(slot, lane_index, sub.place(), head);
+                } else {
+                    self.lose_position(token, view);
+                }
+            }
+            // What is newest is decided when it can be sent.
+            SlowPolicy::Latest if self.blocked.contains(slot) => {}
+            SlowPolicy::Latest => {
+                self.stats.policy_hits[2] += 1;
+                let lane = &self.hub.lanes[lane_index];
+                let Some(conn) = self.conns.get_mut(slot) else {
+                    return;
+                };
+                if let Some(latest) = lane.extras.as_ref().and_then(|e| e.latest.as_ref()) {
+                    let spare = &mut self.spare_private;
+                    let private = conn
+                        .private
+                        .get_or_insert_with(|| spare.pop().unwrap_or_default());
+                    private.put_publications(|out| {
+                        latest.since(cursor, out);
+                    });
+                }
+                self.go_to_head(slot, lane_index, sub.place(), head);
+            }
+        }
+    }
+
+    fn go_to_head(&mut self, slot: u32, lane: u32, place: u32, head: u64) {
+        self.hub.lanes[lane].members[place as usize].cursor = head;
+        self.make_ready(slot);
+    }
+}

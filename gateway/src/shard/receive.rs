@@ -1,0 +1,302 @@
+//! What arrives: connections, upgrade requests, frames.
+
+use super::{Ask, Core};
+use crate::connection::{Connection, Flags, Phase};
+use crate::ids::Token;
+use crate::protocol::centrifuge::{Commands, Encoding};
+use crate::protocol::codes::Disconnect;
+use crate::protocol::http::{
+    Refusal, SUBPROTOCOL_JSON, SUBPROTOCOL_PROTOBUF, UpgradeRequest, origin_allowed,
+    parse_upgrade_at, query_has, write_refusal, write_switching,
+};
+use crate::protocol::websocket::{Limits, Message, Opcode, write_frame};
+use crate::reactor::CloseHow;
+use crate::shard::timers::Timer;
+
+/// Where clients connect.
+const PATH: &str = "/connection/websocket";
+/// Where `--debug-echo` sends every message back.
+const ECHO_PATH: &str = "/echo";
+const HANDSHAKE_MILLIS: u64 = 10_000;
+/// Enough for conformance suites on `/echo`: bytes of a message, and its fragments.
+const ECHO_LIMITS: Limits = Limits {
+    message_bytes: 16 << 20,
+    fragments: 65_537,
+};
+/// Most fragments of a client's message.
+const FRAGMENTS_MAX: u32 = 1024;
+/// Echoes that may wait; a peer that sends on without reading is closed.
+const ECHO_QUEUE_MAX: usize = 64 << 20;
+
+impl Core {
+    pub(super) fn accepted(&mut self, slot: u32) {
+        let generation = &mut self.generations[slot as usize];
+        *generation = generation.wrapping_add(1);
+        let token = self.token(slot);
+        let old = self
+            .conns
+            .insert_at(slot, Connection::new(token.generation));
+        debug_assert!(old.is_none(), "a slot is free before it is accepted into");
+        self.stats.opened += 1;
+        self.asks.push(Ask::Open(token));
+        self.timers
+            .set(self.now.millis + HANDSHAKE_MILLIS, token, Timer::Handshake);
+    }
+
+    pub(super) fn slot_closed(&mut self, slot: u32) {
+        debug_assert!(!self.blocked.contains(slot));
+        self.conns.remove(slot);
+    }
+
+    /// The peer will send nothing more (or the connection broke): whatever the phase, it is over.
+    pub(super) fn ended(&mut self, token: Token) {
+        if self.conn(token).is_some() {
+            self.abandon(token, CloseHow::Orderly);
+        }
+    }
+
+    pub(super) fn received(&mut self, token: Token, bytes: &mut [u8]) {
+        self.stats.bytes_received += bytes.len() as u64;
+        let Some(conn) = self.conn(token) else { return };
+        if conn.phase == Phase::Handshake {
+            self.handshake(token, bytes);
+        } else {
+            self.frames(token, bytes);
+        }
+    }
+
+    fn handshake(&mut self, token: Token, bytes: &mut [u8]) {
+        let Some(conn) = self.conn(token) else { return };
+        // Usually the whole request is in one piece, and nothing is copied.
+        let (used, held) = match &mut conn.head {
+            None => match self.upgrade(token, bytes) {
+                Some(used) => (used, 0),
+                None => {
+                    if let Some(conn) = self.conn(token).filter(|c| c.phase == Phase::Handshake) {
+                        conn.head = Some(Box::new(bytes.to_vec()));
+                    }
+                    return;
+                }
+            },
+            Some(head) => {
+                let held = head.len();
+                head.extend_from_slice(bytes);
+                let head = std::mem::take(&mut **head);
+                let used = self.upgrade(token, &head);
+                let Some(conn) = self.conn(token) else { return };
+                match used {
+                    Some(used) => {
+                        conn.head = None;
+                        (used, held)
+                    }
+                    None => {
+                        if conn.phase == Phase::Handshake {
+                            conn.head = Some(Box::new(head));
+                        }
+                        return;
+                    }
+                }
+            }
+        };
+        // Frames may follow in the same piece. What was held before did not complete the request, so it holds none.
+        let rest = &mut bytes[used - held..];
+        if !rest.is_empty() {
+            self.frames(token, rest);
+        }
+    }
+
+    /// Answers an upgrade request if it is whole: how many bytes it had.
+    fn upgrade(&mut self, token: Token, head: &[u8]) -> Option<usize> {
+        let echoes = self.config.debug_echo;
+        let parsed = parse_upgrade_at(head, |path| path == PATH || (echoes && path == ECHO_PATH));
+        let refusal = match parsed {
+            Ok(None) => return None,
+            Ok(Some((request, used))) => match self.admit(&request) {
+                Ok(()) => {
+                    self.greet(token, &request);
+                    return Some(used);
+                }
+                Err(refusal) => refusal,
+            },
+            Err(refusal) => refusal,
+        };
+        self.refuse_upgrade(token, refusal);
+        None
+    }
+
+    fn admit(&mut self, request: &UpgradeRequest<'_>) -> Result<(), Refusal> {
+        let origins = &self.config.client.allowed_origins;
+        if request
+            .origin
+            .is_some_and(|origin| !origin_allowed(origin, Some(request.host), origins))
+        {
+            return Err(Refusal::Forbidden);
+        }
+        if self.open >= self.connections_max() || self.drain.is_on() {
+            return Err(Refusal::Busy {
+                retry_after_seconds: 1 + rand::RngExt::random_range(&mut self.rng, 0..5),
+            });
+        }
+        Ok(())
+    }
+
+    /// Connections this shard takes: what its table holds without the slots for refusals, or its share of the limit.
+    fn connections_max(&self) -> u32 {
+        let table = (self.generations.len() as u32).saturating_sub(super::REFUSAL_SLOTS);
+        match self.config.client.connection_limit {
+            0 => table,
+            limit => table.min(limit.div_ceil(u32::from(self.keys.shards))),
+        }
+    }
+
+    pub(super) fn refuse_upgrade(&mut self, token: Token, refusal: Refusal) {
+        crate::stats::count(&mut self.stats.refused, refusal.status());
+        self.say(token.slot, |out, _| write_refusal(out, refusal));
+        let Some(conn) = self.conn(token) else { return };
+        conn.head = None;
+        conn.flags.set(Flags::REFUSED, true);
+        self.start_closing(token);
+    }
+
+    fn greet(&mut self, token: Token, request: &UpgradeRequest<'_>) {
+        let is_echo = request.path == ECHO_PATH;
+        let by_query = query_has(request.query, "format", "protobuf")
+            || query_has(request.query, "cf_protocol", "protobuf");
+        let (encoding, subprotocol) = match (request.offers_protobuf, request.offers_json) {
+            (true, _) => (Encoding::Protobuf, Some(SUBPROTOCOL_PROTOBUF)),
+            (false, true) => (Encoding::Json, Some(SUBPROTOCOL_JSON)),
+            (false, false) if by_query => (Encoding::Protobuf, None),
+            (false, false) => (Encoding::Json, None),
+        };
+        let frame_pings = query_has(request.query, "cf_ws_frame_ping_pong", "true");
+        self.open += 1;
+        self.say(token.slot, |out, _| {
+            write_switching(out, request.key, subprotocol.filter(|_| !is_echo))
+        });
+        let stale = self.now.millis + self.config.client.stale_close_delay.as_millis() as u64;
+        let Some(conn) = self.conn(token) else { return };
+        conn.encoding = encoding;
+        conn.flags.set(Flags::FRAME_PINGS, frame_pings);
+        if is_echo {
+            conn.phase = Phase::Echo;
+        } else {
+            conn.phase = Phase::Greeted;
+            self.timers.set(stale, token, Timer::Stale);
+        }
+    }
+
+    fn frames(&mut self, token: Token, mut bytes: &mut [u8]) {
+        let limits = Limits {
+            message_bytes: self.config.client.message_size_limit as usize,
+            fragments: FRAGMENTS_MAX,
+        };
+        let Some(conn) = self.conn(token) else { return };
+        let limits = if conn.phase == Phase::Echo {
+            ECHO_LIMITS
+        } else {
+            limits
+        };
+        // The decoder lends what it has decoded, so it is taken out while commands are worked on.
+        let mut decoder = std::mem::take(&mut conn.decoder);
+        let mut is_over = false;
+        while !is_over {
+            match decoder.decode(&limits, bytes) {
+                Ok((_, None)) => break,
+                Ok((used, Some(message))) => {
+                    is_over = !self.message(token, &message);
+                    bytes = &mut bytes[used..];
+                }
+                Err(error) => {
+                    self.stats.frames_invalid += 1;
+                    self.close(token, error.disconnect());
+                    is_over = true;
+                }
+            }
+        }
+        // After a close or an error nothing more is decoded: what still arrives is read and dropped.
+        if let Some(conn) = self.conn(token).filter(|_| !is_over) {
+            conn.decoder = decoder;
+        }
+    }
+
+    /// Handles one message. `false`: this was the last that matters.
+    fn message(&mut self, token: Token, message: &Message<'_>) -> bool {
+        let Some(conn) = self.conn(token) else {
+            return false;
+        };
+        if conn.phase == Phase::Closing {
+            if matches!(message, Message::Close { .. }) {
+                self.peer_closed(token);
+                return false;
+            }
+            // The peer may not have seen our close yet.
+            return true;
+        }
+        match message {
+            Message::Close { code, .. } => {
+                // RFC 6455 section 5.5.1: the answer carries the code that was received.
+                let code = code.unwrap_or(1000);
+                self.close(token, Disconnect { code, reason: "" });
+                self.peer_closed(token);
+                return false;
+            }
+            Message::Ping(payload) => {
+                if conn.private_bytes() > self.config.client.queue_max_size as usize {
+                    self.close(token, Disconnect::SLOW);
+                    return false;
+                }
+                self.say(token.slot, |out, _| write_frame(out, Opcode::Pong, payload));
+            }
+            Message::Pong(_) => conn.flags.set(Flags::AWAITS_PONG, false),
+            Message::Text(payload) | Message::Binary(payload) => {
+                self.stats.messages_received += 1;
+                let is_text = matches!(message, Message::Text(_));
+                return self.data(token, payload, is_text);
+            }
+        }
+        true
+    }
+
+    fn data(&mut self, token: Token, payload: &[u8], is_text: bool) -> bool {
+        let Some(conn) = self.conn(token) else {
+            return false;
+        };
+        if conn.phase == Phase::Echo {
+            if conn.private_bytes() > ECHO_QUEUE_MAX {
+                self.close(token, Disconnect::SLOW);
+                return false;
+            }
+            let opcode = if is_text {
+                Opcode::Text
+            } else {
+                Opcode::Binary
+            };
+            self.say(token.slot, |out, _| write_frame(out, opcode, payload));
+            return true;
+        }
+        let encoding = conn.encoding;
+        if is_text && encoding == Encoding::Protobuf {
+            self.close(token, Disconnect::WS_UNSUPPORTED);
+            return false;
+        }
+        // JSON in a binary frame is accepted when it is text all the same.
+        if !is_text && encoding == Encoding::Json && !crate::protocol::websocket::is_utf8(payload) {
+            self.close(token, Disconnect::WS_UNSUPPORTED);
+            return false;
+        }
+        for command in Commands::new(encoding, payload) {
+            let goes_on = match command {
+                Ok(command) => self.command(token, &command),
+                Err(_) => {
+                    self.stats.frames_invalid += 1;
+                    self.close(token, Disconnect::BAD_REQUEST);
+                    false
+                }
+            };
+            if !goes_on {
+                return self.conn(token).is_some_and(|c| c.phase != Phase::Closing);
+            }
+        }
+        true
+    }
+}

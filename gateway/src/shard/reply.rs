@@ -1,0 +1,171 @@
+//! Private bytes of a connection, and the order of its replies.
+
+use super::Core;
+use crate::connection::{Awaited, Pending, Private, Slot};
+use crate::hub::message::ReplyTo;
+use crate::ids::Token;
+use crate::protocol::centrifuge::{Encoding, reply_error};
+use crate::protocol::codes::ReplyError;
+
+/// Largest buffer a spare keeps.
+const SPARE_BYTES: usize = 16 * 1024;
+const SPARES_MAX: usize = 1024;
+
+impl Core {
+    /// Appends whole frames to what waits for a connection, and sees that they are sent.
+    pub(super) fn say(&mut self, slot: u32, write: impl FnOnce(&mut Vec<u8>, Encoding)) {
+        let Some(conn) = self.conns.get_mut(slot) else {
+            return;
+        };
+        let spare = &mut self.spare_private;
+        let private = conn
+            .private
+            .get_or_insert_with(|| spare.pop().unwrap_or_default());
+        write(private.tail(), conn.encoding);
+        self.make_ready(slot);
+    }
+
+    /// The connection is looked at in the next flush (unless it is blocked).
+    pub(super) fn make_ready(&mut self, slot: u32) {
+        if !self.blocked.contains(slot) && self.is_ready.insert(slot) {
+            self.ready.push_back(slot);
+        }
+    }
+
+    pub(super) fn spare_private(&mut self, mut private: Box<Private>) {
+        if self.spare_private.len() < SPARES_MAX && private.capacity() <= SPARE_BYTES {
+            private.clear();
+            self.spare_private.push(private);
+        }
+    }
+
+    fn spare_pending(&mut self, pending: Box<Pending>) {
+        debug_assert!(pending.is_empty());
+        if self.spare_pending.len() < SPARES_MAX {
+            self.spare_pending.push(pending);
+        }
+    }
+
+    /// A command that waits takes its place in the order of replies; its ticket.
+    pub(super) fn enqueue(&mut self, slot: u32, wait: Slot) -> u32 {
+        let spare = &mut self.spare_pending;
+        let conn = self
+            .conns
+            .get_mut(slot)
+            .expect("commands come from connections that are there");
+        conn.pending
+            .get_or_insert_with(|| spare.pop().unwrap_or_default())
+            .push(wait)
+    }
+
+    /// Replies to a command: at once, or when all before it are answered.
+    pub(super) fn reply(&mut self, slot: u32, write: impl FnOnce(&mut Vec<u8>, Encoding)) {
+        let Some(conn) = self.conns.get_mut(slot) else {
+            return;
+        };
+        match &mut conn.pending {
+            None => self.say(slot, write),
+            Some(pending) => {
+                let mut frame = Vec::new();
+                write(&mut frame, conn.encoding);
+                pending.push(Slot::Ready(frame));
+            }
+        }
+    }
+
+    /// Replies with an error.
+    pub(super) fn refuse(&mut self, slot: u32, id: u32, error: ReplyError) {
+        self.count_error(error.code);
+        self.reply(slot, |out, encoding| {
+            reply_error(out, encoding, id, error, None)
+        });
+    }
+
+    pub(super) fn count_error(&mut self, code: u32) {
+        crate::stats::count(&mut self.stats.reply_errors, code);
+    }
+
+    /// Another shard has answered a command.
+    pub(super) fn answered(
+        &mut self,
+        to: ReplyTo,
+        write: impl FnOnce(&mut Vec<u8>, Encoding, Awaited),
+    ) {
+        let Some(conn) = self.conn(to.token) else {
+            return;
+        };
+        let encoding = conn.encoding;
+        let Some(pending) = &mut conn.pending else {
+            return;
+        };
+        let is_front = pending.is_front(to.ticket);
+        let Some(place) = pending.get(to.ticket) else {
+            return;
+        };
+        let Slot::Awaited(awaited) = *place else {
+            return;
+        };
+        if is_front {
+            pending.pop();
+            self.say(to.token.slot, |out, encoding| write(out, encoding, awaited));
+            self.settle(to.token);
+        } else {
+            let mut frame = Vec::new();
+            write(&mut frame, encoding, awaited);
+            *place = Slot::Ready(frame);
+        }
+    }
+
+    /// Answers the oldest commands as far as they can be.
+    pub(super) fn settle(&mut self, token: Token) {
+        let slot = token.slot;
+        loop {
+            let Some(conn) = self.conn(token) else { return };
+            let Some(pending) = &mut conn.pending else {
+                return;
+            };
+            match pending.pop() {
+                None => {
+                    if let Some(pending) = conn.pending.take() {
+                        self.spare_pending(pending);
+                    }
+                    return;
+                }
+                Some(Slot::Ready(frame)) => self.say(slot, |out, _| out.extend_from_slice(&frame)),
+                Some(Slot::Awaited(awaited)) => {
+                    pending.unpop(Slot::Awaited(awaited));
+                    return;
+                }
+                Some(Slot::Subscribe(wait)) => {
+                    if let Some(wait) = self.settle_subscribe(token, wait) {
+                        self.put_back(token, Slot::Subscribe(wait));
+                        return;
+                    }
+                }
+                Some(Slot::Connect(wait)) => {
+                    if let Some(wait) = self.settle_connect(token, wait) {
+                        self.put_back(token, Slot::Connect(wait));
+                        return;
+                    }
+                }
+            }
+        }
+    }
+
+    fn put_back(&mut self, token: Token, wait: Slot) {
+        if let Some(pending) = self.conn(token).and_then(|c| c.pending.as_mut()) {
+            pending.unpop(wait);
+        }
+    }
+
+    /// Looks again at the connections that waited for a home.
+    pub(super) fn settle_waiters(&mut self) {
+        let mut waiters = std::mem::take(&mut self.waiters);
+        for token in waiters.drain(..) {
+            self.settle(token);
+        }
+        // Settling never adds waiters; answers of homes do.
+        debug_assert!(self.waiters.is_empty());
+        self.waiters = waiters;
+    }
+}

@@ -1,0 +1,220 @@
+//! Deadlines that only some connections have, in one heap; and pings, which need no timer.
+//!
+//! An entry is never removed: when it is due, the connection is asked whether it still applies.
+
+use super::Core;
+use crate::connection::{Flags, Phase};
+use crate::heartbeat::Beat;
+use crate::ids::Token;
+use crate::protocol::centrifuge::{Encoding, ping_frame, push_unsubscribe};
+use crate::protocol::codes::{Disconnect, Unsubscribed};
+use crate::protocol::http::Refusal;
+use crate::reactor::CloseHow;
+use std::cmp::Reverse;
+use std::collections::BinaryHeap;
+
+/// What is due.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(super) enum Timer {
+    /// The upgrade request must be whole.
+    Handshake,
+    /// The connect must have come.
+    Stale,
+    /// The token runs out, the grace included.
+    Expiry,
+    /// The subscription (by view) runs out.
+    SubscriptionExpiry(u32),
+    /// The close handshake must be over.
+    Closing,
+    /// Nothing has left for too long.
+    Stall,
+    /// Try again to send: the kernel was out of memory, so that polling would spin.
+    Retry,
+}
+
+/// The heap.
+#[derive(Default)]
+pub(super) struct Timers(BinaryHeap<Reverse<(u64, u32, u32, Timer)>>);
+
+impl Timers {
+    pub(super) fn set(&mut self, millis: u64, token: Token, timer: Timer) {
+        self.0
+            .push(Reverse((millis, token.slot, token.generation, timer)));
+    }
+
+    pub(super) fn next(&self) -> Option<u64> {
+        self.0.peek().map(|Reverse((millis, ..))| *millis)
+    }
+
+    fn due(&mut self, now_millis: u64) -> Option<(Token, Timer)> {
+        let Reverse((millis, slot, generation, timer)) = *self.0.peek()?;
+        if millis > now_millis {
+            return None;
+        }
+        self.0.pop();
+        Some((Token { slot, generation }, timer))
+    }
+}
+
+/// Deadlines handled in one tick, so that a storm's end does not hold everybody up.
+const TIMERS_A_TICK: u32 = 4096;
+/// `Closing` and stalled connections get this long, then a reset.
+pub(super) const CLOSING_MILLIS: u64 = 5000;
+
+impl Core {
+    pub(super) fn run_timers(&mut self) {
+        for _ in 0..TIMERS_A_TICK {
+            let Some((token, timer)) = self.timers.due(self.now.millis) else {
+                break;
+            };
+            self.due(token, timer);
+        }
+        self.beat();
+        self.housekeep();
+        self.run_drain();
+    }
+
+    fn due(&mut self, token: Token, timer: Timer) {
+        let seconds = self.now.unix_seconds();
+        let now = self.now.millis;
+        let grace = self.config.client.expired_close_delay.as_secs();
+        let stall = self.config.client.stall_timeout.as_millis() as u64;
+        let Some(conn) = self.conn(token) else { return };
+        let is_open = matches!(conn.phase, Phase::Open | Phase::Greeted);
+        match timer {
+            Timer::Handshake if conn.phase == Phase::Handshake => {
+                self.refuse_upgrade(token, Refusal::TimedOut)
+            }
+            Timer::Stale if matches!(conn.phase, Phase::Greeted | Phase::Failed) => {
+                self.close(token, Disconnect::STALE)
+            }
+            Timer::Expiry if is_open => {
+                let expire_at = conn.identity.as_ref().map_or(0, |i| i.expire_at);
+                if expire_at > 0 && seconds >= expire_at + grace {
+                    self.close(token, Disconnect::EXPIRED);
+                }
+            }
+            Timer::SubscriptionExpiry(view) if is_open => {
+                self.subscription_expired(token, view, grace)
+            }
+            Timer::Closing if conn.phase == Phase::Closing => self.abandon(token, CloseHow::Reset),
+            Timer::Stall => {
+                let deadline = conn.blocked_since + stall;
+                conn.flags.set(Flags::STALL_TIMED, false);
+                if conn.blocked_since == 0 || conn.phase == Phase::Closing {
+                    return;
+                }
+                if now >= deadline {
+                    self.close(token, Disconnect::SLOW);
+                } else {
+                    conn.flags.set(Flags::STALL_TIMED, true);
+                    self.timers.set(deadline, token, Timer::Stall);
+                }
+            }
+            Timer::Retry if conn.blocked_since > 0 && !conn.flags.has(Flags::POLLS_OUT) => {
+                self.writable(token)
+            }
+            _ => {}
+        }
+    }
+
+    fn subscription_expired(&mut self, token: Token, view: u32, grace: u64) {
+        let seconds = self.now.unix_seconds();
+        let Some(identity) = self.conn(token).and_then(|c| c.identity.as_ref()) else {
+            return;
+        };
+        let expire_at = identity
+            .extras
+            .iter()
+            .find(|e| e.view == view)
+            .map_or(0, |e| e.expire_at);
+        if expire_at == 0 || seconds < expire_at + grace {
+            return;
+        }
+        let Some((_, server_side)) = self.main_sub(token, view) else {
+            return;
+        };
+        if server_side {
+            return self.close(token, Disconnect::SUBSCRIPTION_EXPIRED);
+        }
+        self.end_subscription(token, view, Unsubscribed::EXPIRED);
+    }
+
+    /// The subscription is over: the client is told.
+    pub(super) fn end_subscription(&mut self, token: Token, view: u32, why: Unsubscribed) {
+        let name = self.hub.views[view].name.clone();
+        self.remove_subscription(token, view);
+        self.say(token.slot, |out, encoding| {
+            push_unsubscribe(out, encoding, &name, why)
+        });
+    }
+
+    /// Sets the deadline of something that expires; seconds until then, as the client is told.
+    pub(super) fn arm_expiry(
+        &mut self,
+        token: Token,
+        expire_at: Option<u64>,
+        timer: Timer,
+    ) -> Option<u32> {
+        let expire_at = expire_at.filter(|at| *at > 0)?;
+        let left = expire_at.saturating_sub(self.now.unix_seconds());
+        let grace = self.config.client.expired_close_delay.as_secs();
+        // One second more, because both clocks are cut to whole seconds.
+        let due = self
+            .now
+            .millis
+            .saturating_add((left + grace + 1).saturating_mul(1000));
+        self.timers.set(due, token, timer);
+        Some(left.clamp(1, u64::from(u32::MAX)) as u32)
+    }
+
+    fn beat(&mut self) {
+        let slots = if self.conns.is_empty() {
+            0
+        } else {
+            self.conns.slots()
+        };
+        let mut beats = std::mem::take(&mut self.beats);
+        self.heartbeat
+            .advance(self.now.millis, slots, |beat| beats.push(beat));
+        for beat in beats.drain(..) {
+            match beat {
+                Beat::Ping(slot) => self.ping(slot),
+                Beat::Pong(slot) => self.look_for_pong(slot),
+            }
+        }
+        self.beats = beats;
+    }
+
+    fn ping(&mut self, slot: u32) {
+        let asks_pong = !self.config.client.pong_timeout.is_zero();
+        let queue_max = self.config.client.queue_max_size as usize;
+        let Some(conn) = self.conns.get_mut(slot).filter(|c| c.phase == Phase::Open) else {
+            return;
+        };
+        // A ping behind a full queue would say nothing that the stall timeout does not.
+        if conn.private_bytes() > queue_max {
+            return;
+        }
+        let is_frame = conn.flags.has(Flags::FRAME_PINGS);
+        // The pong is waited for from the moment the ping's bytes leave; while blocked, the stall timeout watches.
+        conn.flags.set(Flags::AWAITS_PONG, asks_pong);
+        self.say(slot, |out, encoding: Encoding| {
+            out.extend_from_slice(if is_frame {
+                b"\x89\x00"
+            } else {
+                ping_frame(encoding)
+            });
+        });
+    }
+
+    fn look_for_pong(&mut self, slot: u32) {
+        let Some(conn) = self.conns.get(slot) else {
+            return;
+        };
+        let ping_left = conn.private.as_ref().is_none_or(|p| p.is_empty());
+        if conn.phase == Phase::Open && conn.flags.has(Flags::AWAITS_PONG) && ping_left {
+            self.close(self.token(slot), Disconnect::NO_PONG);
+        }
+    }
+}
