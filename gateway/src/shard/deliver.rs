@@ -57,13 +57,27 @@ struct Part {
 }
 
 /// What a flush sends to whom. Reused.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Plan {
     parts: Vec<Part>,
     ranges: Vec<Range>,
     scratch: Vec<u8>,
     /// What the kernel took of each part.
     taken: Vec<Result<usize, i32>>,
+}
+
+impl Plan {
+    /// With the whole scratch touched, so that what a shard costs is seen when it starts.
+    pub(super) fn new() -> Self {
+        let mut scratch = vec![1; SCRATCH_MAX];
+        scratch.clear();
+        Self {
+            parts: Vec::new(),
+            ranges: Vec::new(),
+            scratch,
+            taken: Vec::new(),
+        }
+    }
 }
 
 fn log_of(hub: &Hub, lane: u32, member: Member) -> (&Log, u64) {

@@ -189,7 +189,7 @@ impl<R: Reactor> Shard<R> {
             was_short: SlotSet::new(slots),
             gather: Gather::new(slots),
             findings: Findings::default(),
-            plan: Plan::default(),
+            plan: Plan::new(),
             short: Vec::new(),
             frame: Vec::new(),
             beats: Vec::new(),
