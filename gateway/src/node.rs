@@ -1,54 +1,55 @@
-//! A node: its ports, its control thread (the one that calls [`run`]) and its end.
+//! A node: its ports, its shards, its control thread (the one that calls [`run`]) and its end.
 
-use crate::config::Config;
-use crate::lifecycle::drain::{Drain, Drained, drain};
+use crate::config::{Config, IncomingCpu, ReactorChoice};
+use crate::control::admin::demo;
+use crate::control::peers::{self, Driver, Link, Shards};
+use crate::control::{Control, Options, Phase};
+use crate::hub::Keys;
+use crate::hub::links::Links;
+use crate::hub::message::{Message, Request, Response};
+use crate::ids::ShardId;
+use crate::lifecycle::drain::{Drain, Drained, GRACE, drain};
 use crate::lifecycle::notify::Notifier;
 use crate::lifecycle::signals::Signals;
 use crate::lifecycle::{Lifecycle, State};
-use socket2::{Domain, Protocol, Socket, Type};
-use std::net::SocketAddr;
+use crate::mailbox::{Inbox, Outbox, Sleeper, Waker, pair};
+use crate::reactor::epoll::{EpollReactor, EpollSetup};
+use crate::reactor::listener::{self, ListenError};
+use crate::reactor::uring::{UringReactor, UringSetup};
+use crate::reactor::{Reactor, ReactorError};
+use crate::shard::{REFUSAL_SLOTS, Setup, Shard};
+use rand::RngExt;
+use rand::rngs::StdRng;
+use std::net::TcpListener;
+use std::os::fd::OwnedFd;
+use std::sync::Arc;
+use std::thread::JoinHandle;
 use std::time::Duration;
+use tokio::sync::watch;
+
+/// Batches under way between two threads, at most.
+const MAILBOX_BATCHES: usize = 64;
 
 /// Why a node cannot run: its environment. One line that says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
-    /// Somebody listens there.
-    #[error(
-        "address in use: {address} ({key}): another process listens there, `ss -ltnp sport = :{}` shows which; \
-         stop it or set {key} to another port",
-        address.port()
-    )]
-    AddressInUse {
-        /// The key that names the address.
-        key: &'static str,
-        /// The address.
-        address: SocketAddr,
+    /// The clients' address cannot be had.
+    #[error("address: {0}")]
+    Clients(ListenError),
+    /// The internal address cannot be had.
+    #[error("internal.address: {0}")]
+    Internal(ListenError),
+    /// A shard has no reactor.
+    #[error("shard {shard}: {error}")]
+    Reactor {
+        /// Which.
+        shard: u16,
+        /// Why.
+        error: ReactorError,
     },
-    /// It cannot be listened on for another reason.
-    #[error("cannot listen on {address} ({key}): {}", advice(.error))]
-    Bind {
-        /// The key that names the address.
-        key: &'static str,
-        /// The address.
-        address: SocketAddr,
-        /// What the system says.
-        error: std::io::Error,
-    },
-    /// No runtime or no signals.
-    #[error("cannot start the control thread: {0}")]
-    Control(std::io::Error),
-}
-
-fn advice(error: &std::io::Error) -> String {
-    match error.kind() {
-        std::io::ErrorKind::PermissionDenied => {
-            format!("{error}: ports below 1024 need CAP_NET_BIND_SERVICE")
-        }
-        std::io::ErrorKind::AddrNotAvailable => {
-            format!("{error}: no interface of this machine has the address")
-        }
-        _ => error.to_string(),
-    }
+    /// No runtime, no signals, no threads.
+    #[error("cannot start: {0}")]
+    Start(std::io::Error),
 }
 
 /// Runs a node until it is drained. Blocks; the calling thread becomes the control thread.
@@ -56,80 +57,382 @@ fn advice(error: &std::io::Error) -> String {
 /// # Errors
 /// When the environment does not let it start.
 pub fn run(config: Config, notifier: &Notifier) -> Result<Drained, NodeError> {
-    let ports = Ports::take(&config)?;
+    let config = Arc::new(config);
+    let internal =
+        listener::claim(config.internal_address, &[None]).map_err(NodeError::Internal)?;
+    let internal = internal
+        .into_iter()
+        .next()
+        .ok_or_else(|| NodeError::Start(std::io::ErrorKind::Other.into()))?;
+    let cores = pinned_cores(&config);
+    let listeners =
+        listener::claim(config.address, &steering(&config, &cores)).map_err(NodeError::Clients)?;
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()
-        .map_err(NodeError::Control)?;
-    runtime.block_on(live(config, ports, notifier))
+        .map_err(NodeError::Start)?;
+    runtime.block_on(live(config, internal, listeners, cores, notifier))
 }
 
-async fn live(config: Config, mut ports: Ports, notifier: &Notifier) -> Result<Drained, NodeError> {
-    let mut signals = Signals::listen().map_err(NodeError::Control)?;
+/// The core of each shard.
+fn pinned_cores(config: &Config) -> Vec<usize> {
+    let cores = if config.cores.is_empty() {
+        core_affinity::get_core_ids()
+            .unwrap_or_default()
+            .into_iter()
+            .map(|core| core.id)
+            .collect()
+    } else {
+        config.cores.clone()
+    };
+    (0..usize::from(config.shards))
+        .map(|shard| cores.get(shard % cores.len().max(1)).copied().unwrap_or(0))
+        .collect()
+}
+
+/// The CPU that each listener asks connections of. Only with a shard a core is the kernel's choice the better one.
+fn steering(config: &Config, cores: &[usize]) -> Vec<Option<usize>> {
+    let mut distinct = cores.to_vec();
+    distinct.sort_unstable();
+    distinct.dedup();
+    let online = std::thread::available_parallelism().map_or(1, usize::from);
+    let steers = match config.incoming_cpu {
+        IncomingCpu::On => true,
+        IncomingCpu::Off => false,
+        IncomingCpu::Auto => distinct.len() == cores.len() && cores.len() == online,
+    };
+    cores.iter().map(|core| steers.then_some(*core)).collect()
+}
+
+async fn live(
+    config: Arc<Config>,
+    internal: TcpListener,
+    listeners: Vec<TcpListener>,
+    cores: Vec<usize>,
+    notifier: &Notifier,
+) -> Result<Drained, NodeError> {
+    let mut signals = Signals::listen().map_err(NodeError::Start)?;
     let lifecycle = Lifecycle::default();
+    let mut rng = rand::make_rng::<StdRng>();
+    let keys = Keys {
+        hash: rng.random(),
+        shards: config.shards,
+    };
+    let epoch: Arc<str> = format!("{:08x}", rng.random::<u32>()).into();
+    let kind = choose(&config)?;
+
+    let (mut threads, shards, driver) = start(&config, listeners, &cores, keys, &epoch, kind)?;
+    tokio::spawn(driver.run());
+
+    let (phase, watched) = watch::channel(Phase::Starting);
+    tokio::spawn({
+        let lifecycle = lifecycle.clone();
+        async move {
+            lifecycle.reached(State::Ready).await;
+            let _ = phase.send(Phase::Ready);
+            lifecycle.reached(State::Draining).await;
+            let _ = phase.send(Phase::Draining);
+            lifecycle.reached(State::Stopped).await;
+        }
+    });
+    let control = Control::new(Options {
+        config: config.clone(),
+        shards: shards.clone(),
+        phase: watched,
+        node_uid: format!("{:016x}", rng.random::<u64>()),
+        hash_key: rng.random(),
+        demo_directories: demo::candidates(None),
+    });
+    let serving = tokio::spawn({
+        let stopped = lifecycle.clone();
+        async move {
+            control
+                .serve(
+                    internal,
+                    async move { stopped.reached(State::Stopped).await },
+                )
+                .await
+        }
+    });
+
+    // A shard that answers has its reactor and listens.
+    for shard in 0..config.shards {
+        shards.ask(ShardId(shard), Request::Stats).await;
+    }
     lifecycle.advance(State::Ready);
     notifier.ready();
-    tracing::info!(clients = %config.address, internal = %config.internal_address, "ready");
+    tracing::info!(clients = %config.address, internal = %config.internal_address, shards = config.shards, "ready");
+
     signals.stop().await;
-    Ok(drain(
-        &mut ports,
+    let mut node = Node {
+        shards,
+        open: 0,
+        threads: std::mem::take(&mut threads),
+    };
+    node.count().await;
+    let drained = drain(
+        &mut node,
         &lifecycle,
         notifier,
         config.shutdown,
         signals.stop(),
     )
-    .await)
+    .await;
+    if let Ok(Err(error)) = serving.await {
+        tracing::warn!(%error, "the internal port ended early");
+    }
+    Ok(drained)
 }
 
-/// The sockets of both ports, bound and listening.
-struct Ports {
-    clients: Option<Socket>,
-    internal: Option<Socket>,
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Kind {
+    Uring,
+    Epoll,
 }
 
-impl Ports {
-    /// Takes both ports, or none. Without SO_REUSEPORT: a second node on the same ports is refused, not mixed in.
-    fn take(config: &Config) -> Result<Ports, NodeError> {
-        Ok(Ports {
-            clients: Some(listen("address", config.address)?),
-            internal: Some(listen("internal.address", config.internal_address)?),
-        })
+/// Which reactor all shards use.
+fn choose(config: &Config) -> Result<Kind, NodeError> {
+    match config.reactor {
+        ReactorChoice::Epoll => Ok(Kind::Epoll),
+        ReactorChoice::Uring => Ok(Kind::Uring),
+        ReactorChoice::Auto => match try_ring() {
+            Ok(()) => Ok(Kind::Uring),
+            Err(error) if error.leaves_epoll() => {
+                tracing::warn!(
+                    "io_uring cannot be used, so epoll is (about 15 % more CPU a delivery): {error}"
+                );
+                Ok(Kind::Epoll)
+            }
+            Err(error) => Err(NodeError::Reactor { shard: 0, error }),
+        },
     }
 }
 
-impl Drain for Ports {
-    async fn drain(&mut self, _window: Duration) {
-        self.clients = None;
+/// Makes a small ring with all that the shards' rings have, and lets it go again.
+fn try_ring() -> Result<(), ReactorError> {
+    let (_, wake) = Waker::eventfd().map_err(no_descriptor)?;
+    UringReactor::new(UringSetup::new(None, 64, wake)).map(drop)
+}
+
+type Threads = Vec<JoinHandle<()>>;
+
+/// Makes the mailboxes between all threads, and starts the shards.
+fn start(
+    config: &Arc<Config>,
+    listeners: Vec<TcpListener>,
+    cores: &[usize],
+    keys: Keys,
+    epoch: &Arc<str>,
+    kind: Kind,
+) -> Result<(Threads, Shards, Driver), NodeError> {
+    let shards = usize::from(config.shards);
+    // The control thread is the last peer.
+    let peers = shards + 1;
+    let wakers: Vec<(Waker, OwnedFd)> = (0..peers)
+        .map(|_| Waker::eventfd())
+        .collect::<Result<_, _>>()
+        .map_err(NodeError::Start)?;
+    let mut outboxes: Vec<Vec<Option<Outbox<Message>>>> = (0..peers)
+        .map(|_| (0..peers).map(|_| None).collect())
+        .collect();
+    let mut inboxes: Vec<Vec<Option<Inbox<Message>>>> = (0..peers)
+        .map(|_| (0..peers).map(|_| None).collect())
+        .collect();
+    for from in 0..peers {
+        for to in (0..peers).filter(|to| *to != from) {
+            let (outbox, inbox) = pair(MAILBOX_BATCHES, wakers[to].0.clone());
+            outboxes[from][to] = Some(outbox);
+            inboxes[to][from] = Some(inbox);
+        }
+    }
+    let control = outboxes
+        .remove(shards)
+        .into_iter()
+        .zip(inboxes.remove(shards));
+    let links = control
+        .filter_map(|(outbox, inbox)| {
+            Some(Link {
+                outbox: outbox?,
+                inbox: inbox?,
+            })
+        })
+        .collect();
+
+    let (started, starting) = std::sync::mpsc::channel();
+    let mut threads = Vec::with_capacity(shards);
+    let mut rng = rand::make_rng::<StdRng>();
+    let mut wakers = wakers.into_iter();
+    let parts = outboxes
+        .into_iter()
+        .zip(inboxes)
+        .zip(listeners)
+        .zip(cores)
+        .enumerate();
+    for (id, (((outboxes, inboxes), listener), core)) in parts {
+        let Some((waker, eventfd)) = wakers.next() else {
+            break;
+        };
+        let id = ShardId(id as u16);
+        let plan = ThreadPlan {
+            id,
+            core: *core,
+            kind,
+            listener,
+            eventfd,
+            sleeper: waker.sleeper(),
+            links: Links::new(id, outboxes, inboxes),
+            config: config.clone(),
+            keys,
+            seed: rng.random(),
+            epoch: epoch.clone(),
+        };
+        let started = started.clone();
+        let thread = std::thread::Builder::new().name(format!("shard-{}", id.0));
+        threads.push(
+            thread
+                .spawn(move || plan.run(started))
+                .map_err(NodeError::Start)?,
+        );
+    }
+    for _ in 0..shards {
+        if let Ok(Err((shard, error))) = starting.recv() {
+            return Err(NodeError::Reactor { shard, error });
+        }
+    }
+    let Some((waker, eventfd)) = wakers.next() else {
+        return Err(NodeError::Start(std::io::ErrorKind::Other.into()));
+    };
+    let homes = peers::Homes::new(
+        move |channel| keys.home_of(channel),
+        move |user| keys.home_of(user),
+    );
+    let (shards, driver) = peers::shards(links, &waker, eventfd, homes);
+    Ok((threads, shards, driver))
+}
+
+fn no_descriptor(source: std::io::Error) -> ReactorError {
+    ReactorError::Io {
+        what: "cannot copy a descriptor",
+        source,
+    }
+}
+
+/// What a shard's thread takes with it.
+struct ThreadPlan {
+    id: ShardId,
+    core: usize,
+    kind: Kind,
+    listener: TcpListener,
+    eventfd: OwnedFd,
+    sleeper: Sleeper,
+    links: Links,
+    config: Arc<Config>,
+    keys: Keys,
+    seed: u64,
+    epoch: Arc<str>,
+}
+
+type Started = std::sync::mpsc::Sender<Result<(), (u16, ReactorError)>>;
+
+impl ThreadPlan {
+    fn run(self, started: Started) {
+        if !core_affinity::set_for_current(core_affinity::CoreId { id: self.core }) {
+            tracing::warn!(
+                shard = self.id.0,
+                core = self.core,
+                "cannot pin the shard to its core"
+            );
+        }
+        let slots = self.config.limits.slots_per_shard + REFUSAL_SLOTS;
+        let take = |fd: &OwnedFd| fd.try_clone().map_err(no_descriptor);
+        let listener = match self.listener.try_clone() {
+            Ok(listener) => listener,
+            Err(error) => {
+                let _ = started.send(Err((self.id.0, no_descriptor(error))));
+                return;
+            }
+        };
+        match self.kind {
+            Kind::Uring => {
+                let made = take(&self.eventfd).and_then(|wake| {
+                    UringReactor::new(UringSetup::new(Some(listener), slots, wake))
+                });
+                self.go(made, started);
+            }
+            Kind::Epoll => {
+                let made = take(&self.eventfd).and_then(|wake| {
+                    EpollReactor::new(EpollSetup::new(Some(listener), slots, wake))
+                });
+                self.go(made, started);
+            }
+        }
+    }
+
+    fn go<R: Reactor>(self, made: Result<R, ReactorError>, started: Started) {
+        // Only the reactor's copy stays, so that closing it closes the port.
+        drop(self.listener);
+        let reactor = match made {
+            Ok(reactor) => reactor,
+            Err(error) => {
+                let _ = started.send(Err((self.id.0, error)));
+                return;
+            }
+        };
+        let _ = started.send(Ok(()));
+        let mut shard = Shard::new(Setup {
+            id: self.id,
+            config: self.config,
+            reactor,
+            links: self.links,
+            sleeper: self.sleeper,
+            keys: self.keys,
+            seed: self.seed,
+            epoch: self.epoch,
+        });
+        if let Err(error) = shard.run() {
+            // No half-alive node: whoever supervises the process starts a whole one.
+            tracing::error!(shard = self.id.0, %error, "a shard cannot go on; the process ends");
+            std::process::exit(1);
+        }
+    }
+}
+
+/// All shards together, as the drain sees them.
+struct Node {
+    shards: Shards,
+    /// Connections when they were last counted.
+    open: u64,
+    threads: Threads,
+}
+
+impl Node {
+    async fn count(&mut self) {
+        let answers = self.shards.ask_all(&Request::Stats).await;
+        let connections = answers.iter().map(|answer| match answer {
+            Response::Stats(stats) => stats.connections,
+            _ => 0,
+        });
+        self.open = connections.sum();
+    }
+}
+
+impl Drain for Node {
+    async fn drain(&mut self, window: Duration) {
+        let request = Request::Drain {
+            millis: window.as_millis() as u64,
+        };
+        self.shards.ask_all_within(&request, window + GRACE).await;
+        self.count().await;
     }
 
     fn open_connections(&self) -> u64 {
-        0
+        self.open
     }
 
     async fn stop(&mut self) {
-        self.internal = None;
+        self.shards.ask_all(&Request::Stop).await;
+        for thread in self.threads.drain(..) {
+            let _ = thread.join();
+        }
     }
-}
-
-/// Binds and listens. SO_REUSEADDR lets connections of a node that has just ended be in TIME_WAIT.
-fn listen(key: &'static str, address: SocketAddr) -> Result<Socket, NodeError> {
-    let socket = || {
-        let socket = Socket::new(
-            Domain::for_address(address),
-            Type::STREAM,
-            Some(Protocol::TCP),
-        )?;
-        socket.set_reuse_address(true)?;
-        socket.bind(&address.into())?;
-        socket.listen(1)?;
-        Ok(socket)
-    };
-    socket().map_err(|error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::AddrInUse => NodeError::AddressInUse { key, address },
-        _ => NodeError::Bind {
-            key,
-            address,
-            error,
-        },
-    })
 }

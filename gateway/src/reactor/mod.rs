@@ -170,5 +170,10 @@ pub enum CloseHow {
     Reset,
 }
 
+mod clock;
 pub mod epoll;
+mod error;
+pub mod listener;
 pub mod uring;
+
+pub use error::ReactorError;

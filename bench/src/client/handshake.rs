@@ -1,0 +1,174 @@
+//! Dialling and the HTTP upgrade (RFC 6455 section 4).
+
+use std::io::{self, Write};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs};
+use std::time::Duration;
+
+use socket2::{Domain, Socket, Type};
+
+/// One key for all connections: its answer is a constant, so checking it costs nothing. It is the RFC's own example.
+const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+/// Connections from one source address: well below the 28,000 ephemeral ports of a default Linux.
+const CONNECTIONS_A_SOURCE: usize = 10_000;
+
+/// Where the server listens: `ws://host[:port]/path`.
+#[derive(Clone, Debug)]
+pub struct Target {
+    pub address: SocketAddr,
+    host: String,
+    path: String,
+}
+
+impl Target {
+    /// Reads a URL; a name is resolved to its first IPv4 address.
+    ///
+    /// # Errors
+    /// One line that says what is wrong with it.
+    pub fn parse(url: &str) -> Result<Self, String> {
+        let rest = url
+            .strip_prefix("ws://")
+            .ok_or_else(|| format!("{url}: only ws:// targets are supported"))?;
+        let (authority, path) = match rest.find('/') {
+            Some(at) => (&rest[..at], &rest[at..]),
+            None => (rest, "/"),
+        };
+        let with_port = match authority.contains(':') {
+            true => authority.to_owned(),
+            false => format!("{authority}:80"),
+        };
+        let address = with_port
+            .to_socket_addrs()
+            .map_err(|e| format!("{authority}: {e}"))?
+            .find(SocketAddr::is_ipv4)
+            .ok_or_else(|| format!("{authority}: no IPv4 address"))?;
+        Ok(Self {
+            address,
+            host: authority.to_owned(),
+            path: path.to_owned(),
+        })
+    }
+
+    /// The upgrade request, ready to send.
+    pub fn upgrade_request(&self, subprotocol: Option<&str>) -> Vec<u8> {
+        let mut request = format!(
+            "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n",
+            self.path, self.host
+        );
+        if let Some(subprotocol) = subprotocol {
+            request += &format!("Sec-WebSocket-Protocol: {subprotocol}\r\n");
+        }
+        request += "\r\n";
+        request.into_bytes()
+    }
+}
+
+/// Connects to `target` from a loopback source address chosen by `index`, when the target is on loopback.
+///
+/// No delay, and closing resets: no TIME_WAIT is left behind for the next run.
+pub fn dial(target: SocketAddr, index: usize) -> io::Result<TcpStream> {
+    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    socket.set_tcp_nodelay(true)?;
+    socket.set_linger(Some(Duration::ZERO))?;
+    if target.ip().is_loopback() {
+        socket.bind(&SocketAddr::new(source(index), 0).into())?;
+    }
+    socket.connect(&target.into())?;
+    Ok(socket.into())
+}
+
+/// Connects and sends the upgrade request; the answer is for whoever reads the socket.
+pub fn dial_and_ask(target: SocketAddr, index: usize, request: &[u8]) -> io::Result<TcpStream> {
+    let mut stream = dial(target, index)?;
+    stream.write_all(request)?;
+    Ok(stream)
+}
+
+/// 127.1.0.1, 127.1.0.2, …: the whole of 127.0.0.0/8 is local on Linux.
+fn source(index: usize) -> IpAddr {
+    let number = (index / CONNECTIONS_A_SOURCE) as u32 + 1;
+    IpAddr::V4(Ipv4Addr::from(
+        u32::from(Ipv4Addr::new(127, 1, 0, 0)) + number,
+    ))
+}
+
+/// Looks for the end of the answer in what has arrived: its length, or none when it is not all there.
+///
+/// # Errors
+/// The status line, or what is missing.
+pub fn answer_length(bytes: &[u8], subprotocol: Option<&str>) -> Result<Option<usize>, String> {
+    let Some(at) = memchr::memmem::find(bytes, b"\r\n\r\n") else {
+        return match bytes.len() {
+            ..16_384 => Ok(None),
+            _ => Err("the upgrade's answer does not end".to_owned()),
+        };
+    };
+    let head = String::from_utf8_lossy(&bytes[..at]);
+    let mut lines = head.split("\r\n");
+    let status = lines.next().unwrap_or_default();
+    if status.split(' ').nth(1) != Some("101") {
+        return Err(format!("the server answered `{status}`"));
+    }
+    let headers: Vec<(&str, &str)> = lines.filter_map(|line| line.split_once(':')).collect();
+    let value = |name: &str| {
+        let found = headers
+            .iter()
+            .find(|(have, _)| have.eq_ignore_ascii_case(name));
+        found.map(|(_, value)| value.trim())
+    };
+    if value("sec-websocket-accept") != Some(ACCEPT) {
+        return Err("Sec-WebSocket-Accept is wrong or missing".to_owned());
+    }
+    if value("sec-websocket-protocol") != subprotocol {
+        return Err(format!(
+            "asked for subprotocol {subprotocol:?}, got {:?}",
+            value("sec-websocket-protocol")
+        ));
+    }
+    if let Some(extensions) = value("sec-websocket-extensions") {
+        return Err(format!(
+            "no extension was offered, the server took `{extensions}`"
+        ));
+    }
+    Ok(Some(at + 4))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn reads_targets() {
+        let target = Target::parse("ws://127.0.0.1:8000/connection/websocket").unwrap();
+        assert_eq!(target.address, "127.0.0.1:8000".parse().unwrap());
+        assert_eq!(target.path, "/connection/websocket");
+        assert_eq!(Target::parse("ws://127.0.0.1").unwrap().address.port(), 80);
+        assert!(Target::parse("wss://127.0.0.1/").is_err());
+    }
+
+    #[test]
+    fn spreads_connections_over_source_addresses() {
+        assert_eq!(source(0), IpAddr::from([127, 1, 0, 1]));
+        assert_eq!(source(9_999), IpAddr::from([127, 1, 0, 1]));
+        assert_eq!(source(10_000), IpAddr::from([127, 1, 0, 2]));
+        assert_eq!(source(2_560_000), IpAddr::from([127, 1, 1, 1]));
+    }
+
+    #[test]
+    fn believes_only_a_right_answer() {
+        let right = format!(
+            "HTTP/1.1 101 Switching Protocols\r\nsec-websocket-accept: {ACCEPT}\r\n\r\nrest"
+        );
+        assert_eq!(
+            answer_length(right.as_bytes(), None),
+            Ok(Some(right.len() - 4))
+        );
+        assert_eq!(answer_length(&right.as_bytes()[..40], None), Ok(None));
+        assert!(answer_length(right.as_bytes(), Some("centrifuge-protobuf")).is_err());
+        assert!(answer_length(b"HTTP/1.1 503 Service Unavailable\r\n\r\n", None).is_err());
+        assert!(
+            answer_length(b"HTTP/1.1 101 Ok\r\nSec-WebSocket-Accept: x\r\n\r\n", None).is_err()
+        );
+    }
+}

@@ -1,0 +1,185 @@
+//! The proof: what each subscriber should have seen, and what it did see.
+
+use std::fmt;
+use std::ops::Range;
+
+use serde::Serialize;
+
+/// Everything that went wrong in a run. A run without faults is *verified*.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Faults {
+    /// Deliveries that never came.
+    pub lost: u64,
+    /// Deliveries that came again.
+    pub duplicated: u64,
+    /// Deliveries that came after a later one.
+    pub reordered: u64,
+    /// Bodies whose checksum was wrong, or pushes without a body of ours.
+    pub corrupted: u64,
+    /// Right bodies of another channel or run.
+    pub misrouted: u64,
+    /// Commands the server answered with an error.
+    pub refused: u64,
+    /// Connections that ended before the run did.
+    pub closed: u64,
+    /// Frames and replies that are against the protocol.
+    pub malformed: u64,
+    /// The first words said about any of it.
+    pub first: Option<String>,
+}
+
+impl Faults {
+    /// True when nothing at all went wrong.
+    pub fn is_verified(&self) -> bool {
+        *self == Self::default()
+    }
+
+    /// Keeps the first explanation.
+    pub fn explain(&mut self, words: impl FnOnce() -> String) {
+        if self.first.is_none() {
+            self.first = Some(words());
+        }
+    }
+}
+
+impl fmt::Display for Faults {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        if self.is_verified() {
+            return write!(
+                f,
+                "verified: order kept, nothing lost, duplicated or corrupted"
+            );
+        }
+        write!(f, "NOT VERIFIED:")?;
+        let counts = [
+            ("lost", self.lost),
+            ("duplicated", self.duplicated),
+            ("reordered", self.reordered),
+            ("corrupted", self.corrupted),
+            ("misrouted", self.misrouted),
+            ("refused", self.refused),
+            ("connections closed", self.closed),
+            ("malformed", self.malformed),
+        ];
+        for (name, count) in counts.into_iter().filter(|(_, count)| *count > 0) {
+            write!(f, " {count} {name};")?;
+        }
+        match &self.first {
+            Some(words) => write!(f, " first: {words}"),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What the arrival of a sequence number means.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Seen {
+    InOrder,
+    /// It came, and some before it have not.
+    AfterGap,
+    /// It had been missing.
+    Late,
+    Duplicate,
+}
+
+/// One subscriber's view of one publisher in one channel. Sequences start at 0.
+#[derive(Debug, Default)]
+pub struct View {
+    next: u32,
+    // Boxed: a healthy subscriber has none, and there are very many of them.
+    #[expect(clippy::box_collection)]
+    missing: Option<Box<Vec<Range<u32>>>>,
+}
+
+impl View {
+    /// Takes note of a delivery.
+    pub fn observe(&mut self, sequence: u32) -> Seen {
+        if sequence == self.next {
+            self.next += 1;
+            return Seen::InOrder;
+        }
+        if sequence > self.next {
+            self.missing
+                .get_or_insert_default()
+                .push(self.next..sequence);
+            self.next = sequence + 1;
+            return Seen::AfterGap;
+        }
+        let Some(missing) = &mut self.missing else {
+            return Seen::Duplicate;
+        };
+        let Some(at) = missing.iter().position(|gap| gap.contains(&sequence)) else {
+            return Seen::Duplicate;
+        };
+        let gap = missing.swap_remove(at);
+        let parts = [gap.start..sequence, sequence + 1..gap.end];
+        missing.extend(parts.into_iter().filter(|part| !part.is_empty()));
+        Seen::Late
+    }
+
+    /// How many of the first `published` never came.
+    pub fn lost(&self, published: u32) -> u64 {
+        let gaps = self.missing.iter().flat_map(|missing| missing.iter());
+        let inside: u64 = gaps.map(|gap| gap.len() as u64).sum();
+        inside + u64::from(published.saturating_sub(self.next))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn seen(sequences: &[u32]) -> (Vec<Seen>, View) {
+        let mut view = View::default();
+        (
+            sequences
+                .iter()
+                .map(|&sequence| view.observe(sequence))
+                .collect(),
+            view,
+        )
+    }
+
+    #[test]
+    fn order_is_no_fault() {
+        let (seen, view) = seen(&[0, 1, 2, 3]);
+        assert!(seen.iter().all(|&seen| seen == Seen::InOrder));
+        assert_eq!(view.lost(4), 0);
+    }
+
+    #[test]
+    fn a_gap_and_a_missing_end_are_losses() {
+        let (seen, view) = seen(&[0, 3, 4]);
+        assert_eq!(seen, [Seen::InOrder, Seen::AfterGap, Seen::InOrder]);
+        assert_eq!(view.lost(5), 2);
+        assert_eq!(view.lost(8), 5);
+    }
+
+    #[test]
+    fn late_ones_are_reordered_not_lost_and_twice_is_a_duplicate() {
+        let (seen, view) = seen(&[0, 4, 2, 2, 1, 3, 4]);
+        let expected = [
+            Seen::InOrder,
+            Seen::AfterGap,
+            Seen::Late,
+            Seen::Duplicate,
+            Seen::Late,
+            Seen::Late,
+            Seen::Duplicate,
+        ];
+        assert_eq!(seen, expected);
+        assert_eq!(view.lost(5), 0);
+    }
+
+    #[test]
+    fn faults_are_told_with_their_number() {
+        let mut faults = Faults::default();
+        assert!(faults.to_string().starts_with("verified"));
+        faults.lost = 3;
+        faults.explain(|| "subscriber 7 misses 2".to_owned());
+        assert_eq!(
+            faults.to_string(),
+            "NOT VERIFIED: 3 lost; first: subscriber 7 misses 2"
+        );
+    }
+}

@@ -1,0 +1,11 @@
+//! The load generator's side of a connection: dial, upgrade, frames, the Centrifuge protocol, the proof.
+//!
+//! Written apart from the gateway's codec on purpose: a bug shared by both ends would hide itself.
+
+pub mod centrifuge;
+pub mod fleet;
+pub mod frames;
+pub mod handshake;
+pub mod ledger;
+pub mod payload;
+pub mod ring;

@@ -1,0 +1,628 @@
+//! One io_uring with its direct descriptors and provided buffers: all `unsafe` of the harness.
+//!
+//! A ring belongs to the thread that made it. Sockets live in its file table, so a connection costs no entry of the
+//! process' descriptor table; the table itself holds at most `RLIMIT_NOFILE` slots, hence several rings for many
+//! connections. Receives are multishot into provided buffers; sends are inline.
+//!
+//! Invariants:
+//! - Sends carry `MSG_DONTWAIT | MSG_WAITALL` and `CQE_SKIP_SUCCESS`: when the enter that submitted them returns, the
+//!   kernel has let go of their bytes. A completion exists only for a send that was short or failed.
+//! - At most one send a slot is in one submission, so a short one cannot be overtaken.
+//! - A provided buffer is either the kernel's or lent to one `Event`, never both.
+#![allow(unsafe_code)]
+
+use std::alloc::{Layout, alloc_zeroed, dealloc, handle_alloc_error};
+use std::collections::{HashMap, VecDeque};
+use std::io;
+use std::os::fd::{AsFd, AsRawFd, BorrowedFd, OwnedFd, RawFd};
+use std::ptr::NonNull;
+use std::sync::atomic::{AtomicU16, Ordering};
+
+use io_uring::types::{BufRingEntry, CancelBuilder, Fixed, Timespec};
+use io_uring::{IoUring, cqueue, opcode, squeue};
+
+/// Sends and receives queued before one enter.
+pub const BATCH: usize = 256;
+/// Bytes of queued sends kept until the next enter.
+const ARENA_BYTES: usize = 1 << 20;
+/// How much of a rest is tried at once.
+const RETRY_BYTES: usize = 128 * 1024;
+const BUFFER_GROUP: u16 = 0;
+const KIND_RECEIVE: u64 = 0;
+const KIND_SEND: u64 = 1 << 32;
+
+/// How a ring is sized.
+#[derive(Clone, Copy, Debug)]
+pub struct RingSize {
+    /// Slots of the file table; at most `RLIMIT_NOFILE`.
+    pub slots: u32,
+    /// Provided buffers, a power of two; 0 for a ring that only sends.
+    pub buffers: u16,
+    /// Bytes of one provided buffer.
+    pub buffer_bytes: u32,
+}
+
+/// What the kernel had to tell about a socket.
+#[derive(Debug)]
+pub enum Event<'a> {
+    /// Bytes arrived; they are gone when the handler returns.
+    Received { slot: u32, bytes: &'a [u8] },
+    /// The peer closed (`None`) or the socket failed with this `errno`.
+    Closed { slot: u32, errno: Option<i32> },
+}
+
+/// An io_uring with sockets in its file table.
+pub struct Ring {
+    // Dropped first (see `Drop`): the buffers below must outlive it.
+    uring: IoUring,
+    buffers: Option<Buffers>,
+    arena: Vec<u8>,
+    queued: Vec<Queued>,
+    /// The number of the submission each slot last had a send in.
+    last_batch: Vec<u64>,
+    batch: u64,
+    /// What short sends left, in order, by slot.
+    rests: HashMap<u32, VecDeque<u8>>,
+    completions: Vec<Completion>,
+    used: u32,
+    exhausted: u64,
+}
+
+struct Queued {
+    slot: u32,
+    start: usize,
+    len: usize,
+    /// All, unless a completion says less.
+    sent: usize,
+    /// A piece of what an earlier send left.
+    of_rest: bool,
+}
+
+#[derive(Clone, Copy)]
+struct Completion {
+    user_data: u64,
+    result: i32,
+    flags: u32,
+}
+
+impl Ring {
+    /// A ring for the calling thread.
+    ///
+    /// # Errors
+    /// What the kernel says to the ring, its file table or its buffer ring.
+    pub fn new(size: RingSize) -> io::Result<Self> {
+        let uring = IoUring::builder()
+            .setup_single_issuer()
+            .setup_defer_taskrun()
+            .setup_taskrun_flag()
+            .setup_submit_all()
+            .setup_cqsize(16 * 1024)
+            .build(2 * BATCH as u32)?;
+        uring.submitter().register_files_sparse(size.slots)?;
+        let buffers = match size.buffers {
+            0 => None,
+            count => Some(Buffers::register(&uring, count, size.buffer_bytes)?),
+        };
+        Ok(Self {
+            uring,
+            buffers,
+            arena: Vec::with_capacity(ARENA_BYTES),
+            queued: Vec::with_capacity(BATCH),
+            last_batch: vec![0; size.slots as usize],
+            batch: 1,
+            rests: HashMap::new(),
+            completions: Vec::new(),
+            used: 0,
+            exhausted: 0,
+        })
+    }
+
+    /// Puts a socket into the next free slot; the descriptor is closed, the socket lives on in the table.
+    pub fn attach(&mut self, socket: OwnedFd) -> io::Result<u32> {
+        self.place(socket.as_raw_fd())
+    }
+
+    /// Puts a socket into the next free slot and leaves its descriptor to the caller.
+    pub fn attach_shared(&mut self, socket: BorrowedFd<'_>) -> io::Result<u32> {
+        self.place(socket.as_raw_fd())
+    }
+
+    fn place(&mut self, fd: RawFd) -> io::Result<u32> {
+        let slot = self.used;
+        if slot as usize == self.last_batch.len() {
+            return Err(io::Error::other("the ring's file table is full"));
+        }
+        self.uring.submitter().register_files_update(slot, &[fd])?;
+        self.used += 1;
+        Ok(slot)
+    }
+
+    /// Slots in use.
+    pub fn used(&self) -> u32 {
+        self.used
+    }
+
+    /// How often the provided buffers ran out.
+    pub fn exhausted(&self) -> u64 {
+        self.exhausted
+    }
+
+    /// Arms a multishot receive; it stays armed until the socket closes.
+    pub fn receive(&mut self, slot: u32) -> io::Result<()> {
+        assert!(self.buffers.is_some(), "a ring without buffers only sends");
+        let entry = opcode::RecvMulti::new(Fixed(slot), BUFFER_GROUP)
+            .build()
+            .user_data(KIND_RECEIVE | u64::from(slot));
+        // SAFETY: the operation names no memory of ours but the buffer group, which lives as long as the ring.
+        unsafe { self.push(&entry) }
+    }
+
+    /// Queues a send of a copy of `bytes`; what the socket does not take is kept and tried again at each flush.
+    pub fn send(&mut self, slot: u32, bytes: &[u8]) -> io::Result<()> {
+        if let Some(rest) = self.rests.get_mut(&slot) {
+            rest.extend(bytes);
+            return Ok(());
+        }
+        if self.arena.len() + bytes.len() > self.arena.capacity() || self.must_wait(slot) {
+            self.flush()?;
+            if self.rests.contains_key(&slot) {
+                return self.send(slot, bytes);
+            }
+            // Only a message larger than the whole arena moves it, and then nothing is queued.
+            self.arena.reserve(bytes.len());
+        }
+        let start = self.arena.len();
+        self.arena.extend_from_slice(bytes);
+        match self.queued.last_mut() {
+            Some(last) if last.slot == slot && !last.of_rest => {
+                last.len += bytes.len();
+                last.sent += bytes.len();
+            }
+            _ => self.queue(slot, start, false),
+        }
+        Ok(())
+    }
+
+    /// True when the slot's send cannot join this submission: it is full, or has one for the slot that cannot grow.
+    fn must_wait(&self, slot: u32) -> bool {
+        let grows = self
+            .queued
+            .last()
+            .is_some_and(|last| last.slot == slot && !last.of_rest);
+        !grows && (self.queued.len() == BATCH || self.last_batch[slot as usize] == self.batch)
+    }
+
+    /// Queues the arena's bytes from `start` on.
+    fn queue(&mut self, slot: u32, start: usize, of_rest: bool) {
+        let len = self.arena.len() - start;
+        self.queued.push(Queued {
+            slot,
+            start,
+            len,
+            sent: len,
+            of_rest,
+        });
+        self.last_batch[slot as usize] = self.batch;
+    }
+
+    /// True when some socket did not take all it was sent.
+    pub fn is_blocked(&self, slot: u32) -> bool {
+        self.rests.contains_key(&slot)
+    }
+
+    /// Submits what is queued; when it returns, each send is over or its rest is kept.
+    pub fn flush(&mut self) -> io::Result<()> {
+        if !self.rests.is_empty() {
+            self.retry()?;
+        }
+        self.submit()
+    }
+
+    /// Queues the next piece of each rest.
+    fn retry(&mut self) -> io::Result<()> {
+        self.submit()?;
+        let blocked: Vec<u32> = self.rests.keys().copied().collect();
+        for slot in blocked {
+            if self.queued.len() == BATCH || self.arena.len() + RETRY_BYTES > self.arena.capacity()
+            {
+                self.submit()?;
+            }
+            let Some(rest) = self.rests.get_mut(&slot) else {
+                continue;
+            };
+            let (start, piece) = (self.arena.len(), rest.len().min(RETRY_BYTES));
+            let (front, back) = rest.as_slices();
+            self.arena
+                .extend_from_slice(&front[..piece.min(front.len())]);
+            self.arena
+                .extend_from_slice(&back[..piece - piece.min(front.len())]);
+            self.queue(slot, start, true);
+        }
+        Ok(())
+    }
+
+    fn submit(&mut self) -> io::Result<()> {
+        if self.uring.submission().is_empty() && self.queued.is_empty() {
+            return Ok(());
+        }
+        for index in 0..self.queued.len() {
+            let Queued {
+                slot, start, len, ..
+            } = self.queued[index];
+            let entry = send_entry(slot, &self.arena[start..start + len])
+                .user_data(KIND_SEND | index as u64);
+            // SAFETY: the arena is neither moved nor cleared before the last `enter` has returned: each send is over then.
+            unsafe { self.push(&entry)? };
+        }
+        self.enter()?;
+        if self.queued.is_empty() {
+            return Ok(());
+        }
+        self.reap();
+        let (queued, arena, rests) = (&mut self.queued, &self.arena, &mut self.rests);
+        self.completions.retain(|done| {
+            if done.user_data & KIND_SEND == 0 {
+                return true;
+            }
+            let send = &mut queued[done.user_data as u32 as usize];
+            send.sent = match done.result {
+                n if n >= 0 => n as usize,
+                e if e == -libc::EAGAIN || e == -libc::EINTR => 0,
+                // A reset peer: the receive says so, nothing is left to send.
+                _ => send.len,
+            };
+            false
+        });
+        for send in queued.drain(..) {
+            if send.of_rest {
+                let rest = rests
+                    .get_mut(&send.slot)
+                    .expect("only its own sends shorten a rest");
+                rest.drain(..send.sent);
+                if rest.is_empty() {
+                    rests.remove(&send.slot);
+                }
+            } else if send.sent < send.len {
+                let rest = &arena[send.start + send.sent..send.start + send.len];
+                rests.insert(send.slot, rest.iter().copied().collect());
+            }
+        }
+        self.arena.clear();
+        self.batch += 1;
+        Ok(())
+    }
+
+    /// Sends the same bytes once to each slot of `0..used`, `BATCH` a submission: the bare loop the gateway is
+    /// measured against.
+    ///
+    /// # Errors
+    /// `WouldBlock` when a socket did not take all.
+    pub fn send_to_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        assert!(
+            self.queued.is_empty(),
+            "nothing else may be in this submission"
+        );
+        for slot in 0..self.used {
+            let entry = send_entry(slot, bytes).user_data(KIND_SEND);
+            // SAFETY: `bytes` is borrowed until this function returns, after the last `enter`: each send is over then.
+            unsafe { self.push_unsubmitted(&entry) };
+            if slot % BATCH as u32 == BATCH as u32 - 1 {
+                self.enter()?;
+            }
+        }
+        self.enter()?;
+        self.reap();
+        let before = self.completions.len();
+        self.completions
+            .retain(|done| done.user_data & KIND_SEND == 0);
+        match before - self.completions.len() {
+            0 => Ok(()),
+            _ => Err(io::ErrorKind::WouldBlock.into()),
+        }
+    }
+
+    /// Flushes, then hands each event to `on`; never waits. True when there was any.
+    pub fn poll(&mut self, mut on: impl FnMut(Event<'_>)) -> io::Result<bool> {
+        self.flush()?;
+        let submission = self.uring.submission();
+        let asked = submission.taskrun() || submission.cq_overflow();
+        drop(submission);
+        if asked {
+            self.enter()?;
+        }
+        self.reap();
+        if self.completions.is_empty() {
+            return Ok(false);
+        }
+        let mut completions = std::mem::take(&mut self.completions);
+        for done in completions.drain(..) {
+            self.handle(done, &mut on)?;
+        }
+        completions.append(&mut self.completions);
+        self.completions = completions;
+        if let Some(buffers) = &mut self.buffers {
+            buffers.publish();
+        }
+        Ok(true)
+    }
+
+    fn handle(&mut self, done: Completion, on: &mut impl FnMut(Event<'_>)) -> io::Result<()> {
+        let slot = done.user_data as u32;
+        if let Some(id) = cqueue::buffer_select(done.flags) {
+            let buffers = self
+                .buffers
+                .as_mut()
+                .expect("a selected buffer has a group");
+            if done.result > 0 {
+                on(Event::Received {
+                    slot,
+                    bytes: buffers.filled(id, done.result as usize),
+                });
+            }
+            buffers.give_back(id);
+        }
+        match done.result {
+            n if n > 0 => {}
+            0 => on(Event::Closed { slot, errno: None }),
+            e if e == -libc::ENOBUFS => self.exhausted += 1,
+            e => on(Event::Closed {
+                slot,
+                errno: Some(-e),
+            }),
+        }
+        let ended = !cqueue::more(done.flags);
+        if ended && (done.result > 0 || done.result == -libc::ENOBUFS) {
+            self.receive(slot)?;
+        }
+        Ok(())
+    }
+
+    /// # Safety
+    /// What `entry` points to must stay valid until the operation is over.
+    unsafe fn push(&mut self, entry: &squeue::Entry) -> io::Result<()> {
+        if self.uring.submission().is_full() {
+            self.enter()?;
+        }
+        // SAFETY: passed on to the caller.
+        unsafe { self.push_unsubmitted(entry) };
+        Ok(())
+    }
+
+    /// # Safety
+    /// As `push`; the caller also leaves room in the submission queue.
+    unsafe fn push_unsubmitted(&mut self, entry: &squeue::Entry) {
+        // SAFETY: passed on to the caller.
+        let pushed = unsafe { self.uring.submission().push(entry) };
+        pushed.expect("the submission queue holds two batches");
+    }
+
+    fn enter(&mut self) -> io::Result<()> {
+        loop {
+            match self.uring.submitter().submit() {
+                Ok(_) => {}
+                Err(e) if e.raw_os_error() == Some(libc::EINTR) => continue,
+                // Completions must be taken first.
+                Err(e) if e.raw_os_error() == Some(libc::EBUSY) => {}
+                Err(e) => return Err(e),
+            }
+            if self.uring.submission().is_empty() {
+                return Ok(());
+            }
+            self.reap();
+        }
+    }
+
+    fn reap(&mut self) {
+        self.completions
+            .extend(self.uring.completion().map(|entry| Completion {
+                user_data: entry.user_data(),
+                result: entry.result(),
+                flags: entry.flags(),
+            }));
+    }
+}
+
+impl AsFd for Ring {
+    fn as_fd(&self) -> BorrowedFd<'_> {
+        // SAFETY: the ring owns the descriptor and is borrowed as long as the result.
+        unsafe { BorrowedFd::borrow_raw(self.uring.as_raw_fd()) }
+    }
+}
+
+impl Drop for Ring {
+    fn drop(&mut self) {
+        // Ends the armed receives while the buffers still live. Nothing armed is the other good answer.
+        let patience = Timespec::new().sec(1);
+        let _ = self
+            .uring
+            .submitter()
+            .register_sync_cancel(Some(patience), CancelBuilder::any());
+        let _ = self.uring.submitter().unregister_files();
+        if self.buffers.is_some() {
+            let _ = self.uring.submitter().unregister_buf_ring(BUFFER_GROUP);
+        }
+    }
+}
+
+fn send_entry(slot: u32, bytes: &[u8]) -> squeue::Entry {
+    opcode::Send::new(Fixed(slot), bytes.as_ptr(), bytes.len() as u32)
+        .flags(libc::MSG_DONTWAIT | libc::MSG_WAITALL | libc::MSG_NOSIGNAL)
+        .build()
+        .flags(squeue::Flags::SKIP_SUCCESS)
+}
+
+/// A ring of provided buffers in memory of its own.
+struct Buffers {
+    entries: NonNull<BufRingEntry>,
+    entries_layout: Layout,
+    memory: NonNull<u8>,
+    memory_layout: Layout,
+    count: u16,
+    bytes: u32,
+    tail: u16,
+}
+
+impl Buffers {
+    fn register(uring: &IoUring, count: u16, bytes: u32) -> io::Result<Self> {
+        assert!(count.is_power_of_two() && bytes > 0);
+        let entries_layout =
+            Layout::from_size_align(usize::from(count) * size_of::<BufRingEntry>(), 4096)
+                .expect("a small table");
+        let memory_layout =
+            Layout::from_size_align(usize::from(count) * bytes as usize, 4096).expect("a few MiB");
+        let mut buffers = Self {
+            entries: allocate(entries_layout).cast(),
+            entries_layout,
+            memory: allocate(memory_layout),
+            memory_layout,
+            count,
+            bytes,
+            tail: 0,
+        };
+        // SAFETY: the table is page aligned, zeroed, and freed only after the ring is gone (field order of `Ring`).
+        unsafe {
+            uring.submitter().register_buf_ring_with_flags(
+                buffers.entries.as_ptr() as u64,
+                count,
+                BUFFER_GROUP,
+                0,
+            )?;
+        }
+        for id in 0..count {
+            buffers.give_back(id);
+        }
+        buffers.publish();
+        Ok(buffers)
+    }
+
+    fn filled(&self, id: u16, len: usize) -> &[u8] {
+        assert!(id < self.count && len <= self.bytes as usize);
+        // SAFETY: in bounds; the kernel wrote `len` bytes of this buffer and does not touch it before it is given back.
+        unsafe {
+            let start = self
+                .memory
+                .as_ptr()
+                .add(usize::from(id) * self.bytes as usize);
+            std::slice::from_raw_parts(start, len)
+        }
+    }
+
+    /// Puts a buffer at the tail; the kernel sees it after `publish`.
+    fn give_back(&mut self, id: u16) {
+        let at = usize::from(self.tail & (self.count - 1));
+        // SAFETY: both offsets are within their allocations; the kernel reads no entry at or behind the tail. The tail
+        // itself lies in the first entry's last field, which the three setters leave alone.
+        unsafe {
+            let address = self
+                .memory
+                .as_ptr()
+                .add(usize::from(id) * self.bytes as usize);
+            let entry = &mut *self.entries.as_ptr().add(at);
+            entry.set_addr(address as u64);
+            entry.set_len(self.bytes);
+            entry.set_bid(id);
+        }
+        self.tail = self.tail.wrapping_add(1);
+    }
+
+    fn publish(&mut self) {
+        // SAFETY: `tail` points into the first entry, 2-byte aligned; the kernel only reads it.
+        let tail = unsafe { &*BufRingEntry::tail(self.entries.as_ptr()).cast::<AtomicU16>() };
+        tail.store(self.tail, Ordering::Release);
+    }
+}
+
+impl Drop for Buffers {
+    fn drop(&mut self) {
+        // SAFETY: allocated with these layouts in `register`; the ring that knew them has cancelled its receives.
+        unsafe {
+            dealloc(self.entries.as_ptr().cast(), self.entries_layout);
+            dealloc(self.memory.as_ptr(), self.memory_layout);
+        }
+    }
+}
+
+fn allocate(layout: Layout) -> NonNull<u8> {
+    // SAFETY: both layouts have a size above zero.
+    let pointer = unsafe { alloc_zeroed(layout) };
+    NonNull::new(pointer).unwrap_or_else(|| handle_alloc_error(layout))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::io::{Read, Write};
+    use std::net::{TcpListener, TcpStream};
+
+    const SMALL: RingSize = RingSize {
+        slots: 8,
+        buffers: 4,
+        buffer_bytes: 64,
+    };
+
+    fn pair() -> (TcpStream, TcpStream) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        (near, listener.accept().unwrap().0)
+    }
+
+    #[test]
+    fn receives_more_than_its_buffers_hold_at_once() {
+        let mut ring = Ring::new(SMALL).unwrap();
+        let (near, mut far) = pair();
+        let slot = ring.attach(near.into()).unwrap();
+        ring.receive(slot).unwrap();
+        let sent: Vec<u8> = (0..10_000u32).map(|i| i as u8).collect();
+        far.write_all(&sent).unwrap();
+        let mut got = Vec::new();
+        while got.len() < sent.len() {
+            ring.poll(|event| match event {
+                Event::Received { bytes, .. } => got.extend_from_slice(bytes),
+                Event::Closed { .. } => panic!("closed too early"),
+            })
+            .unwrap();
+        }
+        assert_eq!(got, sent);
+    }
+
+    #[test]
+    fn keeps_the_rest_of_a_short_send_and_its_order() {
+        let mut ring = Ring::new(SMALL).unwrap();
+        let (near, mut far) = pair();
+        let slot = ring.attach(near.into()).unwrap();
+        let message: Vec<u8> = (0..300_000u32).map(|i| (i >> 3) as u8).collect();
+        let rounds = 40;
+        for _ in 0..rounds {
+            ring.send(slot, &message).unwrap();
+        }
+        ring.flush().unwrap();
+        assert!(
+            ring.is_blocked(slot),
+            "nobody reads, so 12 MB cannot all be taken"
+        );
+        let reader = std::thread::spawn(move || {
+            let mut got = vec![0; rounds * 300_000];
+            far.read_exact(&mut got).unwrap();
+            got
+        });
+        while ring.is_blocked(slot) {
+            ring.flush().unwrap();
+        }
+        let got = reader.join().unwrap();
+        assert!(got.chunks(message.len()).all(|chunk| chunk == message));
+    }
+
+    #[test]
+    fn tells_when_the_peer_closes() {
+        let mut ring = Ring::new(SMALL).unwrap();
+        let (near, far) = pair();
+        let slot = ring.attach(near.into()).unwrap();
+        ring.receive(slot).unwrap();
+        drop(far);
+        let mut closed = false;
+        while !closed {
+            ring.poll(|event| closed |= matches!(event, Event::Closed { errno: None, .. }))
+                .unwrap();
+        }
+    }
+}

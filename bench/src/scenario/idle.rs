@@ -1,0 +1,268 @@
+//! **What does a connection cost that does nothing?**
+//!
+//! N connections join C channels and are left alone but for the server's pings. Told are the server's own memory (PSS
+//! at N minus fresh), the kernel's (slab, both ends) and CPU a connection and second over a window with pings.
+//!
+//! The kernel's part of the server is what is left of the slab after the generator's end is taken off. That end is
+//! measured in the same run with bare accepted sockets and no server at all: first both ends idle, half of which is one
+//! bare socket; then with the generator's receives armed, which is what it does to its end in every run.
+
+use std::io;
+use std::net::TcpListener;
+use std::thread;
+use std::time::{Duration, Instant};
+
+use crate::client::centrifuge::{Encoding, Reply};
+use crate::client::fleet::{Fleet, Manners, SLOTS_A_RING, rings};
+use crate::client::handshake::{Target, dial};
+use crate::client::ring::{Ring, RingSize};
+use crate::measure::cpu;
+use crate::measure::memory::Memory;
+use crate::report::Report;
+use crate::scenario::fanout::Progress;
+
+/// How long a server may take to come to rest before memory is read.
+const SETTLE: Duration = Duration::from_secs(3);
+/// How long the kernel may take to free the sockets of the baseline.
+const FREE_PATIENCE: Duration = Duration::from_secs(30);
+
+/// What to measure.
+pub struct Plan<'a> {
+    pub target: &'a Target,
+    pub encoding: Encoding,
+    pub token: Option<&'a str>,
+    pub pids: &'a [u32],
+    pub connections: usize,
+    pub channels: usize,
+    pub channel_prefix: &'a str,
+    /// The window CPU is measured over; longer than the server's ping interval.
+    pub window: Duration,
+    /// Measure bare sockets too.
+    pub limit: bool,
+    pub cores: &'a [usize],
+}
+
+/// Runs it and fills the report.
+pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
+    cpu::pin(plan.cores)?;
+    // Buffers and tables first: they are no part of a connection.
+    let rings = rings(plan.connections)?;
+    let bare = plan
+        .limit
+        .then(|| bare_sockets(plan.connections))
+        .transpose()?;
+    let n = plan.connections as f64;
+
+    let channel_of =
+        |index: usize| Some(format!("{}{}", plan.channel_prefix, index % plan.channels));
+    let manners = Manners {
+        target: plan.target,
+        encoding: plan.encoding,
+        token: plan.token,
+    };
+    let mut fleet = Fleet::new(manners, rings, channel_of);
+    let fresh = Memory::read(plan.pids)?;
+    let cpu_fresh = cpu::of_processes(plan.pids)?;
+    let mut progress = Progress::new();
+    fleet.open(plan.connections, |open| {
+        progress.tell(|| format!("{open}/{} connections", plan.connections))
+    })?;
+    let cpu_open = cpu::of_processes(plan.pids)?;
+    attend(&mut fleet, plan, SETTLE, &mut progress)?;
+    let full = Memory::read(plan.pids)?;
+    let (pings, start, cpu_start) = (fleet.pings(), Instant::now(), cpu::of_processes(plan.pids)?);
+    attend(&mut fleet, plan, plan.window, &mut progress)?;
+    let (seconds, cpu_end) = (start.elapsed().as_secs_f64(), cpu::of_processes(plan.pids)?);
+    let late = Memory::read(plan.pids)?;
+
+    report.verdict(fleet.faults.clone());
+    report.remarks.push(format!(
+        "{} connections in {} channels, {:?}",
+        plan.connections, plan.channels, plan.encoding
+    ));
+    let each = |full: u64, fresh: u64| (full as f64 - fresh as f64) / n;
+    report.figure(
+        "server_pss_per_connection",
+        each(full.pss, fresh.pss),
+        "B",
+        "PSS at N minus fresh",
+    );
+    report.figure(
+        "server_pss_after_window",
+        each(late.pss, fresh.pss),
+        "B",
+        "the same after the window with pings",
+    );
+    report.figure(
+        "server_page_tables_per_connection",
+        each(full.page_tables, fresh.page_tables),
+        "B",
+        "VmPTE",
+    );
+    report.figure(
+        "server_pss_fresh",
+        fresh.pss as f64 / 1048576.0,
+        "MiB",
+        "before the first connection",
+    );
+    let slab = each(full.slab, fresh.slab);
+    report.figure(
+        "slab_both_ends",
+        slab,
+        "B",
+        "kernel objects of the machine, a connection",
+    );
+    report.figure(
+        "tcp_memory",
+        each(full.tcp_pages, fresh.tcp_pages) * 4096.0,
+        "B",
+        "sockstat mem, a connection",
+    );
+    if let Some(bare) = bare {
+        let server = slab - bare.generator_end;
+        report.figure(
+            "bare_socket",
+            bare.one_end,
+            "B",
+            "a bare accepted socket, one end, slab",
+        );
+        report.figure(
+            "generator_end",
+            bare.generator_end,
+            "B",
+            "the same with the generator's receive armed",
+        );
+        report.figure(
+            "server_kernel",
+            server,
+            "B",
+            "slab_both_ends minus generator_end",
+        );
+        let whole = server + each(full.pss, fresh.pss);
+        report.figure(
+            "server_user_and_kernel",
+            whole,
+            "B",
+            "server_kernel and PSS",
+        );
+        report.figure(
+            "ratio_to_bare",
+            whole / bare.one_end,
+            "×",
+            "server_user_and_kernel over bare_socket",
+        );
+        if bare.left_behind > 0.02 * slab * n {
+            report.remarks.push(format!(
+                "the baseline left {:.1} MiB of slab behind",
+                bare.left_behind / 1048576.0
+            ));
+        }
+    }
+    let per_second = cpu_end.saturating_sub(cpu_start) as f64 / seconds / n;
+    report.figure(
+        "server_cpu_per_connection",
+        per_second,
+        "ns/s",
+        "over the window",
+    );
+    let seen = (fleet.pings() - pings) as f64 / n;
+    report.figure("pings_per_connection", seen, "", "in the window");
+    if seen < 0.5 {
+        report
+            .remarks
+            .push("the window is shorter than the server's ping interval".to_owned());
+    }
+    report.figure(
+        "open_cpu_per_connection",
+        cpu_open.saturating_sub(cpu_fresh) as f64 / n / 1e3,
+        "µs",
+        "accept, upgrade, join",
+    );
+    Ok(())
+}
+
+/// Answers pings, asleep between them.
+fn attend(
+    fleet: &mut Fleet<'_>,
+    plan: &Plan<'_>,
+    time: Duration,
+    progress: &mut Progress,
+) -> io::Result<()> {
+    let deadline = Instant::now() + time;
+    loop {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Ok(());
+        }
+        fleet.poll(
+            |index, reply, faults| match plan.encoding.read_reply(reply) {
+                Reply::Push | Reply::Done(_) => {}
+                other => {
+                    faults.malformed += 1;
+                    faults.explain(|| format!("connection {index}: {other:?}"));
+                }
+            },
+        )?;
+        fleet.wait(left.min(Duration::from_millis(100)))?;
+        let pings = fleet.pings();
+        progress.tell(|| format!("{pings} pings answered"));
+    }
+}
+
+/// Bytes of slab.
+struct Bare {
+    one_end: f64,
+    generator_end: f64,
+    /// What the kernel had not freed when the real run began, in all.
+    left_behind: f64,
+}
+
+fn bare_sockets(count: usize) -> io::Result<Bare> {
+    let listener = TcpListener::bind("127.0.0.1:0")?;
+    let address = listener.local_addr()?;
+    let mut near = rings(count)?;
+    let mut far = Vec::new();
+    for left in (0..count).step_by(SLOTS_A_RING).map(|from| count - from) {
+        far.push(Ring::new(RingSize {
+            slots: left.min(SLOTS_A_RING) as u32,
+            buffers: 0,
+            buffer_bytes: 0,
+        })?);
+    }
+    let fresh = Memory::read(&[])?;
+    for index in 0..count {
+        let ring = index / SLOTS_A_RING;
+        near[ring].attach(dial(address, index)?.into())?;
+        far[ring].attach(listener.accept()?.0.into())?;
+    }
+    let idle = Memory::read(&[])?;
+    for ring in &mut near {
+        for slot in 0..ring.used() {
+            ring.receive(slot)?;
+        }
+        ring.flush()?;
+    }
+    let armed = Memory::read(&[])?;
+    drop((near, far));
+    let start = Instant::now();
+    while Memory::read(&[])?.tcp_in_use > fresh.tcp_in_use + 16 && start.elapsed() < FREE_PATIENCE {
+        thread::sleep(Duration::from_millis(50));
+    }
+    // The last objects go by RCU, after the sockets no longer count.
+    let (mut last, start) = (Memory::read(&[])?, Instant::now());
+    while start.elapsed() < FREE_PATIENCE {
+        thread::sleep(Duration::from_millis(500));
+        let now = Memory::read(&[])?;
+        if now.slab + 64 * 1024 >= last.slab {
+            break;
+        }
+        last = now;
+    }
+    let each = |bytes: u64| (bytes as f64 - fresh.slab as f64) / count as f64;
+    let one_end = each(idle.slab) / 2.0;
+    Ok(Bare {
+        one_end,
+        generator_end: each(armed.slab) - one_end,
+        left_behind: last.slab as f64 - fresh.slab as f64,
+    })
+}

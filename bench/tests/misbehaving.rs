@@ -1,0 +1,281 @@
+//! The harness against a server that misbehaves on purpose: each misdeed must be noticed, and honesty believed.
+
+mod server;
+
+use std::process::Command;
+
+use serde_json::Value;
+use server::{Misdeed, Server};
+
+/// Runs the binary with `arguments`; its exit code and what it wrote as JSON.
+fn bench(name: &str, arguments: &[&str]) -> (i32, Value) {
+    let json =
+        std::env::temp_dir().join(format!("ringway-bench-{}-{name}.json", std::process::id()));
+    let core = std::thread::available_parallelism()
+        .map_or(0, |cores| cores.get() - 1)
+        .to_string();
+    let output = Command::new(env!("CARGO_BIN_EXE_ringway-bench"))
+        .args(arguments)
+        .args(["--plain-priority", "--cores", &core, "--json"])
+        .arg(&json)
+        .output()
+        .unwrap();
+    let text = std::fs::read_to_string(&json).unwrap_or_else(|_| panic!("{output:?}"));
+    std::fs::remove_file(&json).unwrap();
+    (
+        output.status.code().unwrap(),
+        serde_json::from_str(&text).unwrap(),
+    )
+}
+
+fn fan_out(misdeed: Misdeed, load: [&str; 2], more: &[&str]) -> (i32, Value) {
+    let server = Server::start(misdeed);
+    let target = format!("ws://{}/connection/websocket", server.address);
+    let pid = std::process::id().to_string();
+    let name = format!("{misdeed:?}{}{}", load[0], more.concat());
+    let mut arguments = vec![
+        "fanout",
+        "--target",
+        &target,
+        "--pid",
+        &pid,
+        "--members",
+        "6",
+        "--warm-up",
+        "0.1",
+    ];
+    arguments.extend(load);
+    arguments.extend(more);
+    if !more.contains(&"--seconds") {
+        arguments.extend(["--seconds", "0.5"]);
+    }
+    bench(&name.replace(' ', ""), &arguments)
+}
+
+const PACED: [&str; 2] = ["--rate", "400"];
+
+fn fault(report: &Value, name: &str) -> u64 {
+    report["faults"][name].as_u64().unwrap()
+}
+
+fn figure(report: &Value, key: &str) -> f64 {
+    let figures = report["figures"].as_array().unwrap();
+    let found = figures.iter().find(|figure| figure["key"] == key);
+    found.unwrap_or_else(|| panic!("no {key}"))["value"]
+        .as_f64()
+        .unwrap()
+}
+
+/// The kinds of fault in a report.
+fn kinds(report: &Value) -> Vec<String> {
+    let faults = report["faults"].as_object().unwrap();
+    faults
+        .iter()
+        .filter(|(_, count)| count.as_u64().is_some_and(|n| n > 0))
+        .map(|(kind, _)| kind.clone())
+        .collect()
+}
+
+#[test]
+fn believes_an_honest_server_in_either_encoding_and_loop() {
+    for encoding in ["json", "protobuf"] {
+        for load in [PACED, ["--in-flight", "8"]] {
+            let more = [
+                "--encoding",
+                encoding,
+                "--channels",
+                "3",
+                "--publishers",
+                "2",
+            ];
+            let (_, report) = fan_out(Misdeed::None, load, &more);
+            assert_eq!(report["verified"], true, "{load:?} {encoding}: {report}");
+            assert!(figure(&report, "deliveries_per_second") > 100.0);
+            assert!(report["latency"]["count"].as_u64().unwrap() > 50);
+        }
+    }
+}
+
+#[test]
+fn a_ping_beside_a_publication_is_answered_and_no_fault() {
+    for encoding in ["json", "protobuf"] {
+        let server = Server::start(Misdeed::Ping);
+        let target = format!("ws://{}/", server.address);
+        let pid = std::process::id().to_string();
+        let arguments = [
+            "fanout",
+            "--target",
+            &target,
+            "--pid",
+            &pid,
+            "--members",
+            "3",
+            "--rate",
+            "400",
+            "--seconds",
+            "0.5",
+        ];
+        let (_, report) = bench(
+            &format!("ping{encoding}"),
+            &[&arguments[..], &["--encoding", encoding]].concat(),
+        );
+        assert_eq!(report["verified"], true, "{report}");
+        assert!(server.pongs() > 20, "{} pongs", server.pongs());
+    }
+}
+
+#[test]
+fn notices_losses() {
+    let (code, report) = fan_out(Misdeed::Lose, PACED, &[]);
+    assert_eq!((code, kinds(&report)), (2, vec!["lost".to_owned()]));
+    // One subscriber lost each eighth of about 240 publications.
+    assert!(fault(&report, "lost") >= 20, "{report}");
+}
+
+#[test]
+fn a_closed_loop_that_lost_everything_outstanding_ends_and_says_so() {
+    let (code, report) = fan_out(Misdeed::Lose, ["--in-flight", "2"], &["--seconds", "10"]);
+    assert_eq!((code, kinds(&report)), (2, vec!["lost".to_owned()]));
+    assert!(report["invalid"][0].as_str().unwrap().contains("stopped"));
+}
+
+#[test]
+fn notices_duplicates() {
+    let (code, report) = fan_out(Misdeed::Duplicate, PACED, &[]);
+    assert_eq!((code, kinds(&report)), (2, vec!["duplicated".to_owned()]));
+}
+
+#[test]
+fn notices_reordering() {
+    let (code, report) = fan_out(Misdeed::Reorder, PACED, &["--encoding", "protobuf"]);
+    assert_eq!(code, 2);
+    assert!(fault(&report, "reordered") > 20, "{report}");
+    // The last one may be held back for ever.
+    assert!(fault(&report, "lost") <= 1, "{report}");
+    assert_eq!(
+        fault(&report, "duplicated") + fault(&report, "corrupted"),
+        0
+    );
+}
+
+#[test]
+fn notices_corrupted_bodies_and_markers() {
+    for misdeed in [Misdeed::Corrupt, Misdeed::Deface] {
+        for encoding in ["json", "protobuf"] {
+            let (code, report) = fan_out(misdeed, PACED, &["--encoding", encoding]);
+            assert_eq!(code, 2);
+            assert!(
+                fault(&report, "corrupted") > 20,
+                "{misdeed:?} {encoding}: {report}"
+            );
+            assert_eq!(
+                fault(&report, "lost"),
+                fault(&report, "corrupted"),
+                "a corrupted one did not arrive"
+            );
+        }
+    }
+}
+
+#[test]
+fn notices_deliveries_into_the_wrong_channel() {
+    let (code, report) = fan_out(Misdeed::Misroute, PACED, &["--channels", "2"]);
+    assert_eq!((code, kinds(&report)), (2, vec!["misrouted".to_owned()]));
+}
+
+#[test]
+fn notices_refusals_and_hangups() {
+    let (code, report) = fan_out(Misdeed::Refuse, PACED, &[]);
+    assert_eq!(code, 2);
+    assert!(
+        fault(&report, "refused") > 20
+            && report["faults"]["first"].as_str().unwrap().contains("103")
+    );
+
+    let (code, report) = fan_out(Misdeed::Hangup, PACED, &[]);
+    assert_eq!((code, fault(&report, "closed")), (2, 1));
+}
+
+#[test]
+fn tells_when_its_own_sends_were_late() {
+    // More publications than a generator on a busy debug build can write by the timetable.
+    let (_, report) = fan_out(Misdeed::None, ["--rate", "3000000"], &["--seconds", "0.3"]);
+    let invalid = report["invalid"].to_string();
+    assert!(invalid.contains("late"), "{report}");
+}
+
+#[test]
+fn idle_tells_memory_and_answers_pings_later() {
+    let server = Server::start(Misdeed::None);
+    let target = format!("ws://{}/", server.address);
+    let pid = std::process::id().to_string();
+    let arguments = [
+        "idle",
+        "--target",
+        &target,
+        "--pid",
+        &pid,
+        "--connections",
+        "50",
+        "--seconds",
+        "0.2",
+        "--limit",
+    ];
+    let (_, report) = bench("idle", &arguments);
+    assert_eq!(report["verified"], true, "{report}");
+    assert!(
+        figure(&report, "slab_both_ends").is_finite()
+            && figure(&report, "server_pss_per_connection").is_finite()
+    );
+    assert_eq!(figure(&report, "pings_per_connection"), 0.0);
+}
+
+#[test]
+fn the_bare_loops_run() {
+    let arguments = [
+        "limit",
+        "--members",
+        "30",
+        "--in-flight",
+        "4",
+        "--runs",
+        "1",
+        "--run-ms",
+        "20",
+    ];
+    let (code, report) = bench("limit", &arguments);
+    assert_eq!(code, 0);
+    for key in ["send_ns", "uring_ns", "send_many_ns", "uring_many_ns"] {
+        assert!(figure(&report, key) > 100.0, "{key}");
+    }
+}
+
+#[test]
+fn a_wrong_command_line_is_64_and_a_missing_server_is_1() {
+    let code = |arguments: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_ringway-bench"))
+            .args(arguments)
+            .output()
+            .unwrap();
+        output.status.code().unwrap()
+    };
+    assert_eq!(code(&["fanout"]), 64);
+    let common = ["fanout", "--pid", "1", "--plain-priority", "--cores", "0"];
+    let with = |more: &[&str]| code(&[&common[..], more].concat());
+    assert_eq!(with(&["--target", "http://x/", "--in-flight", "1"]), 64);
+    assert_eq!(
+        with(&[
+            "--target",
+            "ws://127.0.0.1:1/",
+            "--in-flight",
+            "1",
+            "--size",
+            "20"
+        ]),
+        64
+    );
+    assert_eq!(
+        with(&["--target", "ws://127.0.0.1:1/", "--in-flight", "1"]),
+        1
+    );
+}

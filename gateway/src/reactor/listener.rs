@@ -1,0 +1,169 @@
+//! Listening sockets: one a shard, all on one address.
+//!
+//! The kernel spreads connections over the sockets of a `SO_REUSEPORT` group. The same option would let a second process of
+//! the same user join the group unnoticed and take half of the connections: [`claim`] looks for that first.
+
+use socket2::{Domain, Protocol, Socket, Type};
+use std::io;
+use std::net::{SocketAddr, TcpListener};
+
+/// Unsent bytes above which a socket is not writable (TCP_NOTSENT_LOWAT): bounds what a peer that does not read makes the
+/// kernel hold. Accepted sockets inherit it, as they do TCP_NODELAY.
+pub const NOTSENT_LOWAT: u32 = 16_384;
+
+/// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
+pub const BACKLOG: i32 = 4096;
+
+/// Why an address cannot be listened on.
+#[derive(Debug, thiserror::Error)]
+pub enum ListenError {
+    /// Another process has it.
+    #[error("{0} is in use by another process: stop that one, or choose another address")]
+    InUse(SocketAddr),
+    /// Ports below 1024 need a capability.
+    #[error(
+        "not allowed to listen on {0}: grant CAP_NET_BIND_SERVICE, or choose a port from 1024 on"
+    )]
+    Denied(SocketAddr),
+    /// No interface has this address.
+    #[error("{0} is not an address of this machine")]
+    NotOurs(SocketAddr),
+    /// Anything else.
+    #[error("cannot listen on {address}: {source}")]
+    Io {
+        /// The address.
+        address: SocketAddr,
+        /// The kernel's answer.
+        source: io::Error,
+    },
+}
+
+impl ListenError {
+    fn new(address: SocketAddr, source: io::Error) -> Self {
+        match source.kind() {
+            io::ErrorKind::AddrInUse => Self::InUse(address),
+            io::ErrorKind::PermissionDenied => Self::Denied(address),
+            io::ErrorKind::AddrNotAvailable => Self::NotOurs(address),
+            _ => Self::Io { address, source },
+        }
+    }
+}
+
+/// Makes sure nobody else listens on `address`, then opens one listener for each element of `cpus`; an element that is
+/// `Some` asks for the connections that arrive on that CPU (SO_INCOMING_CPU).
+///
+/// Port 0 lets the kernel choose; all listeners share its choice. Between the look and the opening another process may still
+/// slip in: two nodes started in the same millisecond are not told apart.
+///
+/// # Errors
+/// [`ListenError::InUse`] also when the other one listens with SO_REUSEPORT.
+pub fn claim(address: SocketAddr, cpus: &[Option<usize>]) -> Result<Vec<TcpListener>, ListenError> {
+    let fail = |source| ListenError::new(address, source);
+    if address.port() != 0 {
+        let probe = socket(address).map_err(fail)?;
+        probe.bind(&address.into()).map_err(fail)?;
+    }
+    let mut bound = address;
+    let mut listeners = Vec::with_capacity(cpus.len());
+    for &cpu in cpus {
+        let listener = listen(bound, cpu)?;
+        bound = listener.local_addr().map_err(fail)?;
+        listeners.push(listener);
+    }
+    Ok(listeners)
+}
+
+/// Opens one listener of a group, without looking whether somebody else listens there.
+///
+/// # Errors
+/// See [`ListenError`].
+pub fn listen(address: SocketAddr, cpu: Option<usize>) -> Result<TcpListener, ListenError> {
+    let open = || -> io::Result<TcpListener> {
+        let socket = socket(address)?;
+        socket.set_reuse_port(true)?;
+        socket.set_tcp_nodelay(true)?;
+        socket.set_tcp_notsent_lowat(NOTSENT_LOWAT)?;
+        socket.bind(&address.into())?;
+        if let Some(cpu) = cpu {
+            socket.set_cpu_affinity(cpu)?;
+        }
+        socket.listen(BACKLOG)?;
+        Ok(socket.into())
+    };
+    open().map_err(|source| ListenError::new(address, source))
+}
+
+/// A socket that may take a port whose last connections are in TIME_WAIT, but none that somebody listens on.
+fn socket(address: SocketAddr) -> io::Result<Socket> {
+    let socket = Socket::new(
+        Domain::for_address(address),
+        Type::STREAM.nonblocking(),
+        Some(Protocol::TCP),
+    )?;
+    socket.set_reuse_address(true)?;
+    Ok(socket)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::net::TcpStream;
+
+    const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
+
+    #[test]
+    fn a_group_shares_one_port() {
+        let group = claim(ANY, &[None, None, Some(0)]).unwrap();
+        let address = group[0].local_addr().unwrap();
+        assert!(
+            group
+                .iter()
+                .all(|listener| listener.local_addr().unwrap() == address)
+        );
+        TcpStream::connect(address).unwrap();
+    }
+
+    #[test]
+    fn a_port_of_another_group_is_in_use_although_it_could_be_shared() {
+        let group = claim(ANY, &[None]).unwrap();
+        let address = group[0].local_addr().unwrap();
+        let error = claim(address, &[None]).unwrap_err();
+        assert!(
+            matches!(error, ListenError::InUse(a) if a == address),
+            "{error}"
+        );
+        listen(address, None).expect("the kernel itself would have let us in");
+        drop(group);
+        claim(address, &[None]).expect("free again");
+    }
+
+    #[test]
+    fn a_port_with_connections_in_time_wait_can_be_claimed() {
+        let group = claim(ANY, &[None]).unwrap();
+        let address = group[0].local_addr().unwrap();
+        let client = TcpStream::connect(address).unwrap();
+        group[0].set_nonblocking(false).unwrap();
+        let (served, _) = group[0].accept().unwrap();
+        drop(served); // closes first: the TIME_WAIT is ours
+        drop(client);
+        drop(group);
+        claim(address, &[None]).expect("TIME_WAIT does not count");
+    }
+
+    #[test]
+    fn a_foreign_address_is_named() {
+        let error = claim("192.0.2.1:8000".parse().unwrap(), &[None]).unwrap_err();
+        assert!(matches!(error, ListenError::NotOurs(_)), "{error}");
+    }
+
+    #[test]
+    fn accepted_sockets_inherit_the_options() {
+        let group = claim(ANY, &[None]).unwrap();
+        let _client = TcpStream::connect(group[0].local_addr().unwrap()).unwrap();
+        group[0].set_nonblocking(false).unwrap();
+        let (served, _) = group[0].accept().unwrap();
+        let served = socket2::SockRef::from(&served);
+        assert!(served.tcp_nodelay().unwrap());
+        assert_eq!(served.tcp_notsent_lowat().unwrap(), NOTSENT_LOWAT);
+    }
+}
