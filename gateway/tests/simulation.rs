@@ -39,8 +39,11 @@ fn run(
     });
     for seed in seeds {
         match hear.recv_timeout(PATIENCE) {
-            Ok(result) if look(seed, result) => return,
-            Ok(_) => {}
+            Ok(result) => {
+                if look(seed, result) {
+                    return;
+                }
+            }
             Err(_) => panic!("seed {seed} does not end"),
         }
     }
