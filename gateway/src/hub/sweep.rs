@@ -180,6 +180,17 @@ pub(super) fn owe(lane: &mut Lane) -> bool {
     }
 }
 
+/// A member has joined at the end of the array. It owes itself nothing, but visits are counted from the hand, and it is now
+/// between the hand and the members behind it.
+pub(super) fn owe_for_joining(lane: &mut Lane) {
+    let is_dirty = lane.is_dirty;
+    if let Some(log) = &mut lane.log
+        && is_dirty
+    {
+        log.sweep.owed += 1;
+    }
+}
+
 /// A member has changed its place, perhaps behind the hand.
 pub(super) fn owe_after_move(lane: &mut Lane, cursor: u64) {
     let members = lane.members.len() as u32;
