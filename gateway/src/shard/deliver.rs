@@ -331,7 +331,8 @@ impl Core {
         for at in 0..self.plan.parts.len() {
             let part = self.plan.parts[at];
             match self.plan.taken[at] {
-                Err(_) => self.abandon(self.token(part.slot), CloseHow::Orderly),
+                // Below: giving a connection up moves members, and the plan names them by their places.
+                Err(_) => {}
                 Ok(taken) => self.settle_send(&part, taken),
             }
         }
@@ -372,6 +373,11 @@ impl Core {
             if is_behind {
                 self.rescan.insert(slot);
                 self.make_ready(slot);
+            }
+        }
+        for at in 0..self.plan.parts.len() {
+            if self.plan.taken[at].is_err() {
+                self.abandon(self.token(self.plan.parts[at].slot), CloseHow::Orderly);
             }
         }
     }

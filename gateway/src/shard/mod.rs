@@ -442,7 +442,9 @@ impl Core {
                     let will_be_seen = lane.is_dirty || is_blocked || self.is_ready.contains(slot);
                     assert!(
                         !is_behind || will_be_seen,
-                        "slot {slot}: behind, and no sweep will come"
+                        "slot {slot}: behind, and no sweep will come: {member:?} of {:?} {lane:?} phase {:?}",
+                        self.hub.views[lane.view].name,
+                        conn.phase,
                     );
                 }
             }
