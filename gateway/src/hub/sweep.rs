@@ -278,6 +278,8 @@ fn sweep_lane(
     };
     let base = log.base().unwrap_or(head);
     let mut sweep = log.sweep;
+    // Nobody may be gathered twice for one flush. Members that left may have left more owed than there are members.
+    sweep.owed = sweep.owed.min(members.len() as u32);
     let mut quantum = QUANTUM;
     while sweep.owed > 0 && quantum > 0 && !gather.is_full() {
         if sweep.hand as usize >= members.len() {
