@@ -80,6 +80,7 @@ pub struct Gather {
     in_gather: SlotSet,
     /// Connections of which every member was gathered, so that a sweep has nothing to add.
     scanned: SlotSet,
+    scanned_slots: Vec<u32>,
 }
 
 impl Gather {
@@ -91,6 +92,7 @@ impl Gather {
             slots: Vec::with_capacity(GATHER_MAX),
             in_gather: SlotSet::new(slots),
             scanned: SlotSet::new(slots),
+            scanned_slots: Vec::with_capacity(GATHER_MAX),
         }
     }
 
@@ -119,7 +121,9 @@ impl Gather {
 
     /// Every member of this connection that is behind is being gathered by the caller.
     pub fn mark_scanned(&mut self, slot: u32) {
-        self.scanned.insert(slot);
+        if self.scanned.insert(slot) {
+            self.scanned_slots.push(slot);
+        }
     }
 
     /// Adds a member that is behind.
@@ -145,6 +149,8 @@ impl Gather {
         for slot in self.slots.drain(..) {
             self.heads[slot as usize] = NONE;
             self.in_gather.remove(slot);
+        }
+        for slot in self.scanned_slots.drain(..) {
             self.scanned.remove(slot);
         }
         self.nodes.clear();
