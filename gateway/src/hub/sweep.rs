@@ -78,7 +78,7 @@ pub struct Gather {
     nodes: Vec<Node>,
     slots: Vec<u32>,
     in_gather: SlotSet,
-    /// Connections of which every member was gathered, so that a sweep has nothing to add.
+    /// Connections of which every member was gathered, so that a sweep has nothing to add; also those that had none.
     scanned: SlotSet,
     scanned_slots: Vec<u32>,
 }
@@ -183,6 +183,17 @@ pub(super) fn owe(lane: &mut Lane) -> bool {
             true
         }
         None => false,
+    }
+}
+
+/// A member has joined at the end of the array. It owes itself nothing, but visits are counted from the hand, and it is now
+/// between the hand and the members behind it.
+pub(super) fn owe_for_joining(lane: &mut Lane) {
+    let is_dirty = lane.is_dirty;
+    if let Some(log) = &mut lane.log
+        && is_dirty
+    {
+        log.sweep.owed += 1;
     }
 }
 

@@ -288,6 +288,7 @@ impl Hub {
     fn add(&mut self, lane: u32, member: Member) -> u32 {
         let lane = &mut self.lanes[lane];
         lane.members.push(member);
+        super::sweep::owe_for_joining(lane);
         lane.members.len() as u32 - 1
     }
 

@@ -52,6 +52,10 @@ impl Timers {
             return None;
         }
         self.0.pop();
+        // After a storm the room for its deadlines is given back.
+        if self.0.capacity() > 1024 && self.0.len() * 4 < self.0.capacity() {
+            self.0.shrink_to(self.0.len() * 2);
+        }
         Some((Token { slot, generation }, timer))
     }
 }
