@@ -304,6 +304,11 @@ impl Hub {
             self.drop_log(lane_index);
             return None;
         }
+        // One less to visit, or the sweep would meet somebody twice in one flush.
+        let members = lane.members.len() as u32;
+        if let Some(log) = &mut lane.log {
+            log.sweep.owed = log.sweep.owed.min(members);
+        }
         let moved = lane.members.get(place as usize).copied()?;
         if moved.backfill().is_none() {
             super::sweep::owe_after_move(lane, moved.cursor);
