@@ -162,7 +162,8 @@ impl Gather {
 pub struct Findings {
     /// Members whose cursor has fallen off their log: connection and lane.
     pub lost: Vec<(u32, u32)>,
-    /// Lanes whose sweep ended: to be trimmed after the flush ([`Hub::end_of_sweep`]).
+    /// Lanes in which everybody was visited, or whose sweep ended: to be trimmed after the flush
+    /// ([`Hub::end_of_lap`]).
     pub swept: Vec<u32>,
 }
 
@@ -235,8 +236,13 @@ impl Hub {
         }
     }
 
-    /// After the flush in which a lane's sweep ended: frees what nobody needs.
-    pub fn end_of_sweep(&mut self, index: u32) {
+    /// After the flush in which a lane's lap or sweep ended: frees what nobody needs, then what is too far behind.
+    pub fn end_of_lap(&mut self, index: u32, now_millis: u64) {
+        self.trim_swept(index);
+        self.enforce_lag(index, now_millis);
+    }
+
+    fn trim_swept(&mut self, index: u32) {
         let Some(lane) = self.lanes.get_mut(index) else {
             return;
         };
@@ -289,6 +295,7 @@ fn sweep_lane(
             sweep.stuck_before = sweep.stuck;
             (sweep.passed, sweep.stuck) = (u64::MAX, u64::MAX);
             log.trim(pool, keep_from.min(head));
+            findings.swept.push(index);
         }
         let place = sweep.hand;
         let member = members[place as usize];

@@ -397,14 +397,6 @@ impl Hub {
         }
         let log = lane.log.get_or_insert_with(|| self.pool.take_log());
         lane.head = log.append(&mut self.pool, index, lane.head, frame, now_millis);
-        let lag_millis = options.lag_time.as_millis() as u64;
-        log.enforce_lag(
-            &mut self.pool,
-            lane.head,
-            u64::from(options.lag_bytes),
-            now_millis,
-            lag_millis,
-        );
         if !lane.is_held {
             lane.is_held = true;
             self.held.push(index);
@@ -419,6 +411,19 @@ impl Hub {
         if super::sweep::owe(lane) && !lane.is_dirty {
             lane.is_dirty = true;
             self.dirty.push_back(index);
+        }
+    }
+
+    /// Drops what is too far behind the head or too old. Only after a lap: until then a frame may be one that nobody was
+    /// offered yet, and no member is to be blamed for a burst.
+    pub(crate) fn enforce_lag(&mut self, index: u32, now_millis: u64) {
+        let Some(lane) = self.lanes.get_mut(index) else { return };
+        let options = &self.config.channels.namespaces[usize::from(self.views[lane.view].namespace)].1;
+        let (bytes, millis) = (u64::from(options.lag_bytes), options.lag_time.as_millis() as u64);
+        let Some(log) = &mut lane.log else { return };
+        if log.enforce_lag(&mut self.pool, lane.head, bytes, now_millis, millis) {
+            // The next lap finds who has fallen off.
+            self.owe_lap(index);
         }
     }
 
@@ -673,18 +678,6 @@ impl Hub {
         let Some(lane) = self.lanes.get_mut(index) else {
             return false;
         };
-        let options =
-            &self.config.channels.namespaces[usize::from(self.views[lane.view].namespace)].1;
-        let lag_millis = options.lag_time.as_millis() as u64;
-        if let Some(log) = &mut lane.log {
-            log.enforce_lag(
-                &mut self.pool,
-                lane.head,
-                u64::from(options.lag_bytes),
-                now_millis,
-                lag_millis,
-            );
-        }
         if let Some(extras) = &mut lane.extras {
             for slot in &mut extras.backfills {
                 if slot
@@ -700,7 +693,8 @@ impl Hub {
             }
         }
         if lane.log.is_some() {
-            // The lap finds who has fallen off, and frees what all have.
+            self.enforce_lag(index, now_millis);
+            // The lap frees what all have.
             self.owe_lap(index);
             return true;
         }

@@ -108,7 +108,7 @@ impl Core {
             self.settle_sends();
         }
         while let Some(lane) = self.findings.swept.pop() {
-            self.hub.end_of_sweep(lane);
+            self.hub.end_of_lap(lane, self.now.millis);
         }
         let mut lost = std::mem::take(&mut self.findings.lost);
         for (slot, lane) in lost.drain(..) {
