@@ -464,6 +464,9 @@ impl Core {
         if taken > 0 || conn.blocked_since == 0 {
             conn.blocked_since = now;
         }
+        if conn.pings > 0 {
+            conn.flags.set(Flags::PING_LATE, true);
+        }
         conn.refusals = if taken > 0 {
             0
         } else {

@@ -1,6 +1,7 @@
 //! Subscribing, recovering, unsubscribing.
 
 use super::Core;
+use super::reply::Settled;
 use super::permit::{self, Who, Wish};
 use crate::connection::{Phase, Slot, Sub, SubExtra, SubscribeWait};
 use crate::hub::lane::LaneKind;
@@ -311,7 +312,7 @@ impl Core {
         if !self.hub.is_attached(wait.view, lanes) {
             return Resolved::Waiting;
         }
-        let (true, Some(offset)) = (!wait.is_cancelled, wait.recover_from) else {
+        let Some(offset) = wait.recover_from else {
             return Resolved::Head;
         };
         let encoding = self
@@ -347,14 +348,12 @@ impl Core {
         &mut self,
         token: Token,
         wait: Box<SubscribeWait>,
-    ) -> Option<Box<SubscribeWait>> {
+    ) -> Settled<Box<SubscribeWait>> {
         let resolved = self.resolve(token, &wait);
         match resolved {
-            Resolved::Waiting => return Some(wait),
-            Resolved::NotJson => {
-                self.close(token, Disconnect::INAPPROPRIATE_PROTOCOL);
-                return Some(wait);
-            }
+            Resolved::Waiting => return Settled::Waits(wait),
+            // The command is in the queue of no one now: it goes back, so that the close gives up its part in the view.
+            Resolved::NotJson => return Settled::NotJson(wait),
             _ => {}
         }
         let encoding = self
@@ -371,7 +370,7 @@ impl Core {
             });
             self.set_extra(token, wait.view, Box::default(), 0);
             self.hub.release(wait.view, self.now.millis);
-            return None;
+            return Settled::Answered;
         }
         let mut frame = std::mem::take(&mut self.frame);
         frame.clear();
@@ -410,7 +409,7 @@ impl Core {
         self.say(token.slot, |out, _| out.extend_from_slice(&frame));
         self.frame = frame;
         self.place(token, &wait, resolved);
-        None
+        Settled::Answered
     }
 
     /// The subscription begins: from here on its frames are owed. Its reply is queued already, so it leaves first.
