@@ -203,7 +203,11 @@ impl Hub {
 
     /// The connection is to be looked at again when the home has answered.
     pub fn wait(&mut self, view: u32, token: Token) {
-        self.views[view].waiting.get_or_insert_default().push(token);
+        let waiting = self.views[view].waiting.get_or_insert_default();
+        // Looked at again for another reason, it says so again.
+        if waiting.last() != Some(&token) {
+            waiting.push(token);
+        }
     }
 
     /// A live view, if the message is not of another life.
@@ -693,7 +697,10 @@ impl Hub {
             }
         }
         if lane.log.is_some() {
-            self.enforce_lag(index, now_millis);
+            // While a lap is under way its end will see to it.
+            if !lane.is_dirty {
+                self.enforce_lag(index, now_millis);
+            }
             // The lap frees what all have.
             self.owe_lap(index);
             return true;

@@ -187,9 +187,6 @@ impl Core {
         wait.view = self
             .hub
             .retain(channel, hash, namespace, lanes, &mut self.links);
-        if !self.hub.is_attached(wait.view, lanes) {
-            self.hub.wait(wait.view, token);
-        }
     }
 
     fn lanes_wanted(&self, token: Token, wait: &SubscribeWait) -> LaneMask {
@@ -310,6 +307,7 @@ impl Core {
     pub(super) fn resolve(&mut self, token: Token, wait: &SubscribeWait) -> Resolved {
         let lanes = self.lanes_wanted(token, wait);
         if !self.hub.is_attached(wait.view, lanes) {
+            self.hub.wait(wait.view, token);
             return Resolved::Waiting;
         }
         let Some(offset) = wait.recover_from else {
