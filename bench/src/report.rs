@@ -4,6 +4,7 @@ use std::fmt::Write as _;
 use std::fs;
 use std::io;
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use serde::Serialize;
 
@@ -205,6 +206,27 @@ fn number(value: f64) -> String {
         10.0.. => format!("{value:.2}"),
         1.0.. => format!("{value:.3}"),
         _ => format!("{value:.4}"),
+    }
+}
+
+/// A line a second on standard error.
+pub struct Progress {
+    next: Instant,
+}
+
+impl Progress {
+    pub fn new() -> Self {
+        Self {
+            next: Instant::now() + Duration::from_secs(1),
+        }
+    }
+
+    pub fn tell(&mut self, words: impl FnOnce() -> String) {
+        let now = Instant::now();
+        if now >= self.next {
+            eprintln!("{}", words());
+            self.next = now + Duration::from_secs(1);
+        }
     }
 }
 

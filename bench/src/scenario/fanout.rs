@@ -9,22 +9,24 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use crate::client::centrifuge::{Encoding, Reply};
+mod figures;
+mod room;
+
+use crate::client::centrifuge::Encoding;
 use crate::client::fleet::{Fleet, Manners, rings};
 use crate::client::handshake::Target;
-use crate::client::ledger::{Faults, Seen, View};
+use crate::client::ledger::View;
 use crate::client::payload::{self, Origin, Stamp};
 use crate::measure::cpu;
-use crate::measure::histogram::{Percentiles, Spread, Times};
+use crate::measure::histogram::Times;
 use crate::measure::memory::Memory;
-use crate::report::Report;
+use crate::report::{Progress, Report};
 use crate::scenario::limit;
+use figures::{Mark, Measured};
+use room::{Channel, Room};
 
 /// Without a delivery for so long nothing more is coming.
 const SILENCE: Duration = Duration::from_secs(3);
-/// Own sends later than this at p99 make a timetable a fiction.
-const LATE: u64 = 1_000_000;
-
 /// Publications that may leave in one turn when the timetable asks for more.
 const LATE_AT_ONCE: usize = 64;
 
@@ -65,200 +67,11 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
     cpu::pin(plan.cores)?;
     let measured = drive(plan)?;
     let after = plan.limit.as_ref().map(limit::measure).transpose()?;
-    tell(plan, &measured, report);
+    figures::tell(plan, &measured, report);
     if let (Some(before), Some(after)) = (before, after) {
-        tell_ratios(plan, &measured, &before, &after, report);
+        figures::tell_ratios(plan, &measured, &before, &after, report);
     }
     Ok(())
-}
-
-/// A reading at one end of the window.
-#[derive(Clone, Copy)]
-struct Mark {
-    at: Instant,
-    server_ns: u64,
-    deliveries: u64,
-    published: u64,
-    busy_ns: u64,
-    /// How long the generator had no core.
-    waited_ns: u64,
-}
-
-struct Measured {
-    start: Mark,
-    end: Mark,
-    faults: Faults,
-    latency: Times,
-    lateness: Times,
-    server_pss: u64,
-    published: u64,
-    deliveries: u64,
-    stalled: bool,
-    blocked: u64,
-    exhausted: u64,
-}
-
-impl Measured {
-    fn seconds(&self) -> f64 {
-        (self.end.at - self.start.at).as_secs_f64()
-    }
-
-    fn server_share(&self) -> f64 {
-        self.server_ns() as f64 / 1e9 / self.seconds()
-    }
-
-    fn generator_share(&self) -> f64 {
-        (self.end.busy_ns - self.start.busy_ns) as f64 / 1e9 / self.seconds()
-    }
-
-    /// The share of the window the generator was ready to run but had no core.
-    fn waiting_share(&self) -> f64 {
-        (self.end.waited_ns - self.start.waited_ns) as f64 / 1e9 / self.seconds()
-    }
-
-    fn ns_a_delivery(&self) -> f64 {
-        let deliveries = (self.end.deliveries - self.start.deliveries).max(1);
-        self.server_ns() as f64 / deliveries as f64
-    }
-
-    fn server_ns(&self) -> u64 {
-        self.end.server_ns.saturating_sub(self.start.server_ns)
-    }
-
-    /// Deliveries that were owed but had not arrived.
-    fn owed(&self, plan: &Plan<'_>, mark: &Mark) -> f64 {
-        mark.published as f64 * plan.members as f64 / plan.channels as f64 - mark.deliveries as f64
-    }
-}
-
-/// One channel's state.
-struct Channel {
-    name: String,
-    origin: Origin,
-    publisher: usize,
-    /// Where the body stood in the last reply.
-    hint: usize,
-    published: u32,
-    members: u32,
-    /// Closed loop: members that still lack publication `sequence % lacking.len()`. Empty in an open loop.
-    lacking: Vec<u32>,
-}
-
-impl Channel {
-    fn lacking(&mut self, sequence: u32) -> Option<&mut u32> {
-        let at = (sequence as usize).checked_rem(self.lacking.len())?;
-        self.lacking.get_mut(at)
-    }
-
-    fn count_down(&mut self, sequence: u32, completed: impl FnOnce()) {
-        // Zero: the slot's publication was given up for a later one, so the run is about to stall anyway.
-        let Some(lacking) = self.lacking(sequence).filter(|lacking| **lacking > 0) else {
-            return;
-        };
-        *lacking -= 1;
-        if *lacking == 0 {
-            completed();
-        }
-    }
-}
-
-/// What a delivery changes: apart from the fleet, which lends its buffers meanwhile.
-struct Room {
-    encoding: Encoding,
-    size: usize,
-    members: usize,
-    channels: Vec<Channel>,
-    views: Vec<View>,
-    /// Channels with a publication that has just reached its last member.
-    completed: Vec<usize>,
-    deliveries: u64,
-    latency: Times,
-    recording: bool,
-    epoch: Instant,
-}
-
-impl Room {
-    fn take(&mut self, index: usize, reply: &[u8], now_ns: u64, faults: &mut Faults) {
-        if index >= self.members {
-            return self.take_answer(index, reply, faults);
-        }
-        let at = index % self.channels.len();
-        let channel = &mut self.channels[at];
-        let Some(start) = payload::find(reply, channel.hint) else {
-            return self.take_answer(index, reply, faults);
-        };
-        channel.hint = start;
-        let Some(stamp) = payload::read(&reply[start..], self.size) else {
-            faults.corrupted += 1;
-            return faults.explain(|| format!("subscriber {index}: a wrong checksum"));
-        };
-        if stamp.origin != channel.origin || stamp.sequence >= channel.published {
-            faults.misrouted += 1;
-            return faults
-                .explain(|| format!("subscriber {index}: {stamp:?} is not of {}", channel.name));
-        }
-        match self.views[index].observe(stamp.sequence) {
-            Seen::InOrder | Seen::AfterGap => {}
-            Seen::Late => {
-                faults.reordered += 1;
-                faults.explain(|| {
-                    format!(
-                        "subscriber {index}: publication {} came late",
-                        stamp.sequence
-                    )
-                });
-            }
-            Seen::Duplicate => {
-                faults.duplicated += 1;
-                return faults.explain(|| {
-                    format!(
-                        "subscriber {index}: publication {} came twice",
-                        stamp.sequence
-                    )
-                });
-            }
-        }
-        self.deliveries += 1;
-        if self.recording {
-            self.latency.record(now_ns.saturating_sub(stamp.due_ns));
-        }
-        channel.count_down(stamp.sequence, || self.completed.push(at));
-    }
-
-    /// Answers to publishers, and whatever else a subscriber is told.
-    fn take_answer(&self, index: usize, reply: &[u8], faults: &mut Faults) {
-        match self.encoding.read_reply(reply) {
-            Reply::Done(_) => {}
-            Reply::Refused(id, code, message) => {
-                faults.refused += 1;
-                faults.explain(|| {
-                    format!("command {id} of connection {index}: error {code} {message}")
-                });
-            }
-            Reply::Push if !self.is_publication(reply) => {}
-            Reply::Push => {
-                faults.corrupted += 1;
-                faults.explain(|| format!("subscriber {index}: a publication without our marker"));
-            }
-            Reply::Garbage => {
-                faults.malformed += 1;
-                faults
-                    .explain(|| format!("connection {index}: {}", String::from_utf8_lossy(reply)));
-            }
-        }
-    }
-
-    fn is_publication(&self, reply: &[u8]) -> bool {
-        // In Protobuf a push that is as long as a body can only be a publication of this run.
-        match self.encoding {
-            Encoding::Json => memchr::memmem::find(reply, b"\"pub\":").is_some(),
-            Encoding::Protobuf => reply.len() > self.size,
-        }
-    }
-
-    fn now_ns(&self) -> u64 {
-        self.epoch.elapsed().as_nanos() as u64
-    }
 }
 
 /// The publishing half.
@@ -525,189 +338,6 @@ impl Run<'_> {
             deliveries: self.room.deliveries,
             stalled,
             blocked: self.press.blocked,
-        }
-    }
-}
-
-fn tell(plan: &Plan<'_>, measured: &Measured, report: &mut Report) {
-    report.verdict(measured.faults.clone());
-    let seconds = measured.seconds();
-    let (server, generator) = (measured.server_share(), measured.generator_share());
-    let load = match plan.load {
-        Load::Closed { in_flight } => format!("closed loop, {in_flight} in flight a channel"),
-        Load::Open { rate } => format!("open loop, {rate} publications/s by timetable"),
-    };
-    report.remarks.push(format!(
-        "{load}; {} members in {} channels, {} B, {:?}; {} publications and {} deliveries checked in all",
-        plan.members, plan.channels, plan.size, plan.encoding, measured.published, measured.deliveries
-    ));
-    if measured.stalled {
-        report
-            .invalid
-            .push("deliveries stopped though some were owed".to_owned());
-    }
-    let lateness = measured.lateness.percentiles();
-    if lateness.p99_ns > LATE {
-        report.invalid.push(format!(
-            "own sends were late: p99 {:.2} ms",
-            lateness.p99_ns as f64 / 1e6
-        ));
-    }
-    let growth = measured.owed(plan, &measured.end) - measured.owed(plan, &measured.start);
-    let second = measured
-        .end
-        .deliveries
-        .saturating_sub(measured.start.deliveries) as f64
-        / seconds;
-    if matches!(plan.load, Load::Open { .. }) && growth > second {
-        match generator > 0.97 {
-            true => report
-                .invalid
-                .push("the generator's receive backlog grew by over a second's worth".to_owned()),
-            false => report
-                .remarks
-                .push("the server fell behind by over a second's worth".to_owned()),
-        }
-    }
-    if generator > 0.97 && server < 0.97 {
-        report.remarks.push(format!(
-            "the generator was the bottleneck ({:.0} % busy, server {:.0} %): CPU figures stand, rates do not",
-            generator * 100.0,
-            server * 100.0
-        ));
-    }
-    if measured.waiting_share() > 0.01 {
-        let share = measured.waiting_share() * 100.0;
-        report.remarks.push(format!(
-            "other work took {share:.1} % of the generator's core: latency is too high by it"
-        ));
-    }
-    if measured.blocked > 0 {
-        report.remarks.push(format!(
-            "{} publications waited for the server to read",
-            measured.blocked
-        ));
-    }
-    if measured.exhausted > 0 {
-        report.remarks.push(format!(
-            "receive buffers ran out {} times",
-            measured.exhausted
-        ));
-    }
-    report.figure("deliveries_per_second", second, "/s", "in the window");
-    let published = (measured.end.published - measured.start.published) as f64 / seconds;
-    report.figure("publications_per_second", published, "/s", "in the window");
-    report.figure(
-        "server_ns_per_delivery",
-        measured.ns_a_delivery(),
-        "ns",
-        "CPU, all threads of the server",
-    );
-    report.figure("server_cpu", server, "cores", "");
-    report.figure(
-        "generator_cpu",
-        generator,
-        "cores",
-        "time in turns that had something to do",
-    );
-    report.figure(
-        "server_pss",
-        measured.server_pss as f64 / 1048576.0,
-        "MiB",
-        "at the window's end",
-    );
-    report.latency =
-        Some(measured.latency.percentiles()).filter(|times: &Percentiles| times.count > 0);
-    report.lateness = Some(lateness).filter(|times| times.count > 0);
-}
-
-fn tell_ratios(
-    plan: &Plan<'_>,
-    measured: &Measured,
-    before: &limit::Baselines,
-    after: &limit::Baselines,
-    report: &mut Report,
-) {
-    let delivery = measured.ns_a_delivery();
-    let frames = plan.limit.as_ref().map_or(1, |limit| limit.in_flight) as f64;
-    let mut tell = |key, ratio_key, before: &Spread, after: &Spread, frames: f64, note: &str| {
-        let runs: Vec<f64> = before
-            .runs
-            .iter()
-            .chain(&after.runs)
-            .map(|ns| ns / frames)
-            .collect();
-        let both = Spread::of(&runs);
-        report.spread(key, &both, "ns", note);
-        report.figure(
-            ratio_key,
-            delivery / both.median,
-            "×",
-            "server_ns_per_delivery over it",
-        );
-    };
-    tell(
-        "limit_send_ns",
-        "ratio_to_send",
-        &before.send,
-        &after.send,
-        1.0,
-        "bare send(2) of one frame",
-    );
-    tell(
-        "limit_uring_ns",
-        "ratio_to_uring",
-        &before.uring,
-        &after.uring,
-        1.0,
-        "bare io_uring send of one frame",
-    );
-    if let (Some(before), Some(after)) = (&before.uring_many, &after.uring_many) {
-        let note = format!("bare io_uring send of {frames} frames, a frame");
-        tell(
-            "limit_uring_many_frame_ns",
-            "ratio_to_uring_many",
-            before,
-            after,
-            frames,
-            &note,
-        );
-    }
-    if let Some(bare) = plan
-        .limit
-        .as_ref()
-        .filter(|bare| bare.members < plan.members)
-    {
-        report.remarks.push(format!(
-            "the bare loops ran on {} sockets: one descriptor each",
-            bare.members
-        ));
-    }
-    let drift = after.send.median / before.send.median;
-    if !(0.9..=1.1).contains(&drift) {
-        report.remarks.push(format!(
-            "the bare send(2) loop drifted to {drift:.2} × during the run"
-        ));
-    }
-}
-
-/// A line a second on standard error.
-pub struct Progress {
-    next: Instant,
-}
-
-impl Progress {
-    pub fn new() -> Self {
-        Self {
-            next: Instant::now() + Duration::from_secs(1),
-        }
-    }
-
-    pub fn tell(&mut self, words: impl FnOnce() -> String) {
-        let now = Instant::now();
-        if now >= self.next {
-            eprintln!("{}", words());
-            self.next = now + Duration::from_secs(1);
         }
     }
 }

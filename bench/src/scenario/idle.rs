@@ -18,8 +18,7 @@ use crate::client::handshake::{Target, dial};
 use crate::client::ring::{Ring, RingSize};
 use crate::measure::cpu;
 use crate::measure::memory::Memory;
-use crate::report::Report;
-use crate::scenario::fanout::Progress;
+use crate::report::{Progress, Report};
 
 /// How long a server may take to come to rest before memory is read.
 const SETTLE: Duration = Duration::from_secs(3);

@@ -38,8 +38,8 @@ pub enum Phase {
 pub struct Flags(u8);
 
 impl Flags {
-    /// A ping has left and no pong has come.
-    pub const AWAITS_PONG: Flags = Flags(1);
+    /// A ping did not leave at once, so that its pong may be late.
+    pub const PING_LATE: Flags = Flags(1);
     /// Its user's home counts it.
     pub const COUNTED: Flags = Flags(2);
     /// The client speaks WebSocket pings instead of the protocol's.
@@ -79,6 +79,8 @@ pub struct Connection {
     pub encoding: Encoding,
     /// Bits.
     pub flags: Flags,
+    /// Pings without a pong; one that waits to leave included.
+    pub pings: u8,
     /// Times in a row that the kernel took nothing.
     pub refusals: u8,
     /// Frames cut by the network.
@@ -107,6 +109,7 @@ impl Connection {
             phase: Phase::Handshake,
             encoding: Encoding::Json,
             flags: Flags::default(),
+            pings: 0,
             refusals: 0,
             decoder: Decoder::new(),
             head: None,

@@ -78,8 +78,9 @@ pub struct Gather {
     nodes: Vec<Node>,
     slots: Vec<u32>,
     in_gather: SlotSet,
-    /// Connections of which every member was gathered, so that a sweep has nothing to add.
+    /// Connections of which every member was gathered, so that a sweep has nothing to add; also those that had none.
     scanned: SlotSet,
+    scanned_slots: Vec<u32>,
 }
 
 impl Gather {
@@ -91,6 +92,7 @@ impl Gather {
             slots: Vec::with_capacity(GATHER_MAX),
             in_gather: SlotSet::new(slots),
             scanned: SlotSet::new(slots),
+            scanned_slots: Vec::with_capacity(GATHER_MAX),
         }
     }
 
@@ -119,7 +121,9 @@ impl Gather {
 
     /// Every member of this connection that is behind is being gathered by the caller.
     pub fn mark_scanned(&mut self, slot: u32) {
-        self.scanned.insert(slot);
+        if self.scanned.insert(slot) {
+            self.scanned_slots.push(slot);
+        }
     }
 
     /// Adds a member that is behind.
@@ -145,6 +149,8 @@ impl Gather {
         for slot in self.slots.drain(..) {
             self.heads[slot as usize] = NONE;
             self.in_gather.remove(slot);
+        }
+        for slot in self.scanned_slots.drain(..) {
             self.scanned.remove(slot);
         }
         self.nodes.clear();
@@ -156,7 +162,8 @@ impl Gather {
 pub struct Findings {
     /// Members whose cursor has fallen off their log: connection and lane.
     pub lost: Vec<(u32, u32)>,
-    /// Lanes whose sweep ended: to be trimmed after the flush ([`Hub::end_of_sweep`]).
+    /// Lanes in which everybody was visited, or whose sweep ended: to be trimmed after the flush
+    /// ([`Hub::end_of_lap`]).
     pub swept: Vec<u32>,
 }
 
@@ -177,6 +184,17 @@ pub(super) fn owe(lane: &mut Lane) -> bool {
             true
         }
         None => false,
+    }
+}
+
+/// A member has joined at the end of the array. It owes itself nothing, but visits are counted from the hand, and it is now
+/// between the hand and the members behind it.
+pub(super) fn owe_for_joining(lane: &mut Lane) {
+    let is_dirty = lane.is_dirty;
+    if let Some(log) = &mut lane.log
+        && is_dirty
+    {
+        log.sweep.owed += 1;
     }
 }
 
@@ -218,8 +236,13 @@ impl Hub {
         }
     }
 
-    /// After the flush in which a lane's sweep ended: frees what nobody needs.
-    pub fn end_of_sweep(&mut self, index: u32) {
+    /// After the flush in which a lane's lap or sweep ended: frees what nobody needs, then what is too far behind.
+    pub fn end_of_lap(&mut self, index: u32, now_millis: u64) {
+        self.trim_swept(index);
+        self.enforce_lag(index, now_millis);
+    }
+
+    fn trim_swept(&mut self, index: u32) {
         let Some(lane) = self.lanes.get_mut(index) else {
             return;
         };
@@ -261,6 +284,8 @@ fn sweep_lane(
     };
     let base = log.base().unwrap_or(head);
     let mut sweep = log.sweep;
+    // Nobody may be gathered twice for one flush. Members that left may have left more owed than there are members.
+    sweep.owed = sweep.owed.min(members.len() as u32);
     let mut quantum = QUANTUM;
     while sweep.owed > 0 && quantum > 0 && !gather.is_full() {
         if sweep.hand as usize >= members.len() {
@@ -270,6 +295,7 @@ fn sweep_lane(
             sweep.stuck_before = sweep.stuck;
             (sweep.passed, sweep.stuck) = (u64::MAX, u64::MAX);
             log.trim(pool, keep_from.min(head));
+            findings.swept.push(index);
         }
         let place = sweep.hand;
         let member = members[place as usize];

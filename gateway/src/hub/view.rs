@@ -203,7 +203,11 @@ impl Hub {
 
     /// The connection is to be looked at again when the home has answered.
     pub fn wait(&mut self, view: u32, token: Token) {
-        self.views[view].waiting.get_or_insert_default().push(token);
+        let waiting = self.views[view].waiting.get_or_insert_default();
+        // Looked at again for another reason, it says so again.
+        if waiting.last() != Some(&token) {
+            waiting.push(token);
+        }
     }
 
     /// A live view, if the message is not of another life.
@@ -288,6 +292,7 @@ impl Hub {
     fn add(&mut self, lane: u32, member: Member) -> u32 {
         let lane = &mut self.lanes[lane];
         lane.members.push(member);
+        super::sweep::owe_for_joining(lane);
         lane.members.len() as u32 - 1
     }
 
@@ -302,6 +307,11 @@ impl Hub {
             // Frames are not appended to a lane that nobody reads, so where a backfill joins it is no longer known.
             self.drop_log(lane_index);
             return None;
+        }
+        // One less to visit, or the sweep would meet somebody twice in one flush.
+        let members = lane.members.len() as u32;
+        if let Some(log) = &mut lane.log {
+            log.sweep.owed = log.sweep.owed.min(members);
         }
         let moved = lane.members.get(place as usize).copied()?;
         if moved.backfill().is_none() {
@@ -391,14 +401,6 @@ impl Hub {
         }
         let log = lane.log.get_or_insert_with(|| self.pool.take_log());
         lane.head = log.append(&mut self.pool, index, lane.head, frame, now_millis);
-        let lag_millis = options.lag_time.as_millis() as u64;
-        log.enforce_lag(
-            &mut self.pool,
-            lane.head,
-            u64::from(options.lag_bytes),
-            now_millis,
-            lag_millis,
-        );
         if !lane.is_held {
             lane.is_held = true;
             self.held.push(index);
@@ -413,6 +415,19 @@ impl Hub {
         if super::sweep::owe(lane) && !lane.is_dirty {
             lane.is_dirty = true;
             self.dirty.push_back(index);
+        }
+    }
+
+    /// Drops what is too far behind the head or too old. Only after a lap: until then a frame may be one that nobody was
+    /// offered yet, and no member is to be blamed for a burst.
+    pub(crate) fn enforce_lag(&mut self, index: u32, now_millis: u64) {
+        let Some(lane) = self.lanes.get_mut(index) else { return };
+        let options = &self.config.channels.namespaces[usize::from(self.views[lane.view].namespace)].1;
+        let (bytes, millis) = (u64::from(options.lag_bytes), options.lag_time.as_millis() as u64);
+        let Some(log) = &mut lane.log else { return };
+        if log.enforce_lag(&mut self.pool, lane.head, bytes, now_millis, millis) {
+            // The next lap finds who has fallen off.
+            self.owe_lap(index);
         }
     }
 
@@ -667,18 +682,6 @@ impl Hub {
         let Some(lane) = self.lanes.get_mut(index) else {
             return false;
         };
-        let options =
-            &self.config.channels.namespaces[usize::from(self.views[lane.view].namespace)].1;
-        let lag_millis = options.lag_time.as_millis() as u64;
-        if let Some(log) = &mut lane.log {
-            log.enforce_lag(
-                &mut self.pool,
-                lane.head,
-                u64::from(options.lag_bytes),
-                now_millis,
-                lag_millis,
-            );
-        }
         if let Some(extras) = &mut lane.extras {
             for slot in &mut extras.backfills {
                 if slot
@@ -694,7 +697,11 @@ impl Hub {
             }
         }
         if lane.log.is_some() {
-            // The lap finds who has fallen off, and frees what all have.
+            // While a lap is under way its end will see to it.
+            if !lane.is_dirty {
+                self.enforce_lag(index, now_millis);
+            }
+            // The lap frees what all have.
             self.owe_lap(index);
             return true;
         }

@@ -103,7 +103,7 @@ impl Core {
         let Some(conn) = self.conn(token) else { return };
         let was_counted = conn.flags.has(Flags::COUNTED);
         conn.flags.set(Flags::COUNTED, false);
-        conn.flags.set(Flags::AWAITS_PONG, false);
+        conn.pings = 0;
         conn.pending = None;
         conn.head = None;
         let Some(identity) = conn.identity.take() else {

@@ -1,7 +1,7 @@
 //! Commands: which may come when, and who handles each.
 
 use super::Core;
-use crate::connection::{Flags, Phase, TICKETS_MAX};
+use crate::connection::{Phase, TICKETS_MAX};
 use crate::ids::Token;
 use crate::protocol::centrifuge::{
     Command, Method, RefreshResult, reply_ping, reply_refresh, reply_sub_refresh,
@@ -21,10 +21,10 @@ impl Core {
         let id = command.id;
         if let Method::Pong = command.method {
             // At most one a ping, and none before the connect.
-            if !conn.flags.has(Flags::AWAITS_PONG) || phase != Phase::Open {
+            if conn.pings == 0 || phase != Phase::Open {
                 return self.mistaken(token);
             }
-            conn.flags.set(Flags::AWAITS_PONG, false);
+            conn.pings -= 1;
             return true;
         }
         if conn.private_bytes() > queue_max {

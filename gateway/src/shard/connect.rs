@@ -1,6 +1,7 @@
 //! Connect: who is it, and what is it subscribed to from the start.
 
 use super::Core;
+use super::reply::Settled;
 use super::permit::{self, Wish};
 use super::subscribe::Resolved;
 use crate::connection::{ConnectWait, Flags, Identity, Phase, Slot, SubscribeWait};
@@ -185,27 +186,24 @@ impl Core {
         &mut self,
         token: Token,
         wait: Box<ConnectWait>,
-    ) -> Option<Box<ConnectWait>> {
+    ) -> Settled<Box<ConnectWait>> {
         let mut waits = wait.awaits_admission;
         let mut resolved = Vec::with_capacity(wait.subscriptions.len());
         for subscription in &wait.subscriptions {
             match self.resolve(token, subscription) {
                 Resolved::Waiting => waits = true,
-                Resolved::NotJson => {
-                    self.close(token, Disconnect::INAPPROPRIATE_PROTOCOL);
-                    return Some(wait);
-                }
+                Resolved::NotJson => return Settled::NotJson(wait),
                 ready => resolved.push(ready),
             }
         }
         if waits {
-            return Some(wait);
+            return Settled::Waits(wait);
         }
         let Some(conn) = self.conns.get_mut(token.slot) else {
-            return Some(wait);
+            return Settled::Waits(wait);
         };
         let Some(identity) = &conn.identity else {
-            return Some(wait);
+            return Settled::Waits(wait);
         };
         let encoding = conn.encoding;
         let client = identity.client.text();
@@ -277,7 +275,7 @@ impl Core {
         for (subscription, resolved) in wait.subscriptions.iter().zip(resolved) {
             self.place(token, subscription, resolved);
         }
-        None
+        Settled::Answered
     }
 
     fn index_user(&mut self, slot: u32) {

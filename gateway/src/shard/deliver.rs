@@ -57,13 +57,27 @@ struct Part {
 }
 
 /// What a flush sends to whom. Reused.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Plan {
     parts: Vec<Part>,
     ranges: Vec<Range>,
     scratch: Vec<u8>,
     /// What the kernel took of each part.
     taken: Vec<Result<usize, i32>>,
+}
+
+impl Plan {
+    /// With the whole scratch touched, so that what a shard costs is seen when it starts.
+    pub(super) fn new() -> Self {
+        let mut scratch = vec![1; SCRATCH_MAX];
+        scratch.clear();
+        Self {
+            parts: Vec::new(),
+            ranges: Vec::new(),
+            scratch,
+            taken: Vec::new(),
+        }
+    }
 }
 
 fn log_of(hub: &Hub, lane: u32, member: Member) -> (&Log, u64) {
@@ -94,7 +108,7 @@ impl Core {
             self.settle_sends();
         }
         while let Some(lane) = self.findings.swept.pop() {
-            self.hub.end_of_sweep(lane);
+            self.hub.end_of_lap(lane, self.now.millis);
         }
         let mut lost = std::mem::take(&mut self.findings.lost);
         for (slot, lane) in lost.drain(..) {
@@ -317,7 +331,8 @@ impl Core {
         for at in 0..self.plan.parts.len() {
             let part = self.plan.parts[at];
             match self.plan.taken[at] {
-                Err(_) => self.abandon(self.token(part.slot), CloseHow::Orderly),
+                // Below: giving a connection up moves members, and the plan names them by their places.
+                Err(_) => {}
                 Ok(taken) => self.settle_send(&part, taken),
             }
         }
@@ -358,6 +373,11 @@ impl Core {
             if is_behind {
                 self.rescan.insert(slot);
                 self.make_ready(slot);
+            }
+        }
+        for at in 0..self.plan.parts.len() {
+            if self.plan.taken[at].is_err() {
+                self.abandon(self.token(self.plan.parts[at].slot), CloseHow::Orderly);
             }
         }
     }
@@ -443,6 +463,9 @@ impl Core {
         };
         if taken > 0 || conn.blocked_since == 0 {
             conn.blocked_since = now;
+        }
+        if conn.pings > 0 {
+            conn.flags.set(Flags::PING_LATE, true);
         }
         conn.refusals = if taken > 0 {
             0

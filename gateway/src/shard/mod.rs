@@ -189,7 +189,7 @@ impl<R: Reactor> Shard<R> {
             was_short: SlotSet::new(slots),
             gather: Gather::new(slots),
             findings: Findings::default(),
-            plan: Plan::default(),
+            plan: Plan::new(),
             short: Vec::new(),
             frame: Vec::new(),
             beats: Vec::new(),
@@ -442,7 +442,9 @@ impl Core {
                     let will_be_seen = lane.is_dirty || is_blocked || self.is_ready.contains(slot);
                     assert!(
                         !is_behind || will_be_seen,
-                        "slot {slot}: behind, and no sweep will come"
+                        "slot {slot}: behind, and no sweep will come: {member:?} of {:?} {lane:?} phase {:?}",
+                        self.hub.views[lane.view].name,
+                        conn.phase,
                     );
                 }
             }

@@ -247,7 +247,7 @@ impl Core {
                 }
                 self.say(token.slot, |out, _| write_frame(out, Opcode::Pong, payload));
             }
-            Message::Pong(_) => conn.flags.set(Flags::AWAITS_PONG, false),
+            Message::Pong(_) => conn.pings = conn.pings.saturating_sub(1),
             Message::Text(payload) | Message::Binary(payload) => {
                 self.stats.messages_received += 1;
                 let is_text = matches!(message, Message::Text(_));

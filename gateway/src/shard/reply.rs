@@ -5,11 +5,21 @@ use crate::connection::{Awaited, Pending, Private, Slot};
 use crate::hub::message::ReplyTo;
 use crate::ids::Token;
 use crate::protocol::centrifuge::{Encoding, reply_error};
-use crate::protocol::codes::ReplyError;
+use crate::protocol::codes::{Disconnect, ReplyError};
 
 /// Largest buffer a spare keeps.
 const SPARE_BYTES: usize = 16 * 1024;
 const SPARES_MAX: usize = 1024;
+
+/// What became of a command that waited.
+pub(super) enum Settled<W> {
+    /// It has its reply.
+    Answered,
+    /// It still waits.
+    Waits(W),
+    /// It cannot be answered in JSON.
+    NotJson(W),
+}
 
 impl Core {
     /// Appends whole frames to what waits for a connection, and sees that they are sent.
@@ -136,20 +146,24 @@ impl Core {
                     pending.unpop(Slot::Awaited(awaited));
                     return;
                 }
-                Some(Slot::Subscribe(wait)) => {
-                    if let Some(wait) = self.settle_subscribe(token, wait) {
-                        self.put_back(token, Slot::Subscribe(wait));
-                        return;
-                    }
-                }
-                Some(Slot::Connect(wait)) => {
-                    if let Some(wait) = self.settle_connect(token, wait) {
-                        self.put_back(token, Slot::Connect(wait));
-                        return;
-                    }
-                }
+                Some(Slot::Subscribe(wait)) => match self.settle_subscribe(token, wait) {
+                    Settled::Answered => {}
+                    Settled::Waits(wait) => return self.put_back(token, Slot::Subscribe(wait)),
+                    Settled::NotJson(wait) => return self.not_json(token, Slot::Subscribe(wait)),
+                },
+                Some(Slot::Connect(wait)) => match self.settle_connect(token, wait) {
+                    Settled::Answered => {}
+                    Settled::Waits(wait) => return self.put_back(token, Slot::Connect(wait)),
+                    Settled::NotJson(wait) => return self.not_json(token, Slot::Connect(wait)),
+                },
             }
         }
+    }
+
+    /// What it would recover is not JSON. The command goes back first, so that closing gives up its part in the views.
+    fn not_json(&mut self, token: Token, wait: Slot) {
+        self.put_back(token, wait);
+        self.close(token, Disconnect::INAPPROPRIATE_PROTOCOL);
     }
 
     fn put_back(&mut self, token: Token, wait: Slot) {

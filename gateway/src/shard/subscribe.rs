@@ -1,6 +1,7 @@
 //! Subscribing, recovering, unsubscribing.
 
 use super::Core;
+use super::reply::Settled;
 use super::permit::{self, Who, Wish};
 use crate::connection::{Phase, Slot, Sub, SubExtra, SubscribeWait};
 use crate::hub::lane::LaneKind;
@@ -186,9 +187,6 @@ impl Core {
         wait.view = self
             .hub
             .retain(channel, hash, namespace, lanes, &mut self.links);
-        if !self.hub.is_attached(wait.view, lanes) {
-            self.hub.wait(wait.view, token);
-        }
     }
 
     fn lanes_wanted(&self, token: Token, wait: &SubscribeWait) -> LaneMask {
@@ -309,9 +307,10 @@ impl Core {
     pub(super) fn resolve(&mut self, token: Token, wait: &SubscribeWait) -> Resolved {
         let lanes = self.lanes_wanted(token, wait);
         if !self.hub.is_attached(wait.view, lanes) {
+            self.hub.wait(wait.view, token);
             return Resolved::Waiting;
         }
-        let (true, Some(offset)) = (!wait.is_cancelled, wait.recover_from) else {
+        let Some(offset) = wait.recover_from else {
             return Resolved::Head;
         };
         let encoding = self
@@ -347,14 +346,12 @@ impl Core {
         &mut self,
         token: Token,
         wait: Box<SubscribeWait>,
-    ) -> Option<Box<SubscribeWait>> {
+    ) -> Settled<Box<SubscribeWait>> {
         let resolved = self.resolve(token, &wait);
         match resolved {
-            Resolved::Waiting => return Some(wait),
-            Resolved::NotJson => {
-                self.close(token, Disconnect::INAPPROPRIATE_PROTOCOL);
-                return Some(wait);
-            }
+            Resolved::Waiting => return Settled::Waits(wait),
+            // The command is in the queue of no one now: it goes back, so that the close gives up its part in the view.
+            Resolved::NotJson => return Settled::NotJson(wait),
             _ => {}
         }
         let encoding = self
@@ -371,7 +368,7 @@ impl Core {
             });
             self.set_extra(token, wait.view, Box::default(), 0);
             self.hub.release(wait.view, self.now.millis);
-            return None;
+            return Settled::Answered;
         }
         let mut frame = std::mem::take(&mut self.frame);
         frame.clear();
@@ -410,7 +407,7 @@ impl Core {
         self.say(token.slot, |out, _| out.extend_from_slice(&frame));
         self.frame = frame;
         self.place(token, &wait, resolved);
-        None
+        Settled::Answered
     }
 
     /// The subscription begins: from here on its frames are owed. Its reply is queued already, so it leaves first.

@@ -52,10 +52,16 @@ impl Timers {
             return None;
         }
         self.0.pop();
+        // After a storm the room for its deadlines is given back.
+        if self.0.capacity() > 1024 && self.0.len() * 4 < self.0.capacity() {
+            self.0.shrink_to(self.0.len() * 2);
+        }
         Some((Token { slot, generation }, timer))
     }
 }
 
+/// Pings that may be without a pong.
+const PINGS_MAX: u8 = 3;
 /// Deadlines handled in one tick, so that a storm's end does not hold everybody up.
 const TIMERS_A_TICK: u32 = 4096;
 /// `Closing` and stalled connections get this long, then a reset.
@@ -188,32 +194,34 @@ impl Core {
 
     fn ping(&mut self, slot: u32) {
         let asks_pong = !self.config.client.pong_timeout.is_zero();
-        let queue_max = self.config.client.queue_max_size as usize;
         let Some(conn) = self.conns.get_mut(slot).filter(|c| c.phase == Phase::Open) else {
             return;
         };
-        // A ping behind a full queue would say nothing that the stall timeout does not.
-        if conn.private_bytes() > queue_max {
+        // Behind pings that have not left yet one more says nothing; the stall timeout watches.
+        if conn.pings >= PINGS_MAX {
             return;
         }
         let is_frame = conn.flags.has(Flags::FRAME_PINGS);
-        // The pong is waited for from the moment the ping's bytes leave; while blocked, the stall timeout watches.
-        conn.flags.set(Flags::AWAITS_PONG, asks_pong);
+        conn.pings += u8::from(asks_pong);
+        // The pong is waited for from the moment the ping leaves: at once, unless the connection is or becomes blocked.
+        conn.flags.set(Flags::PING_LATE, self.blocked.contains(slot));
         self.say(slot, |out, encoding: Encoding| {
-            out.extend_from_slice(if is_frame {
-                b"\x89\x00"
-            } else {
-                ping_frame(encoding)
-            });
+            out.extend_from_slice(if is_frame { b"\x89\x00" } else { ping_frame(encoding) });
         });
     }
 
     fn look_for_pong(&mut self, slot: u32) {
-        let Some(conn) = self.conns.get(slot) else {
+        let is_blocked = self.blocked.contains(slot);
+        let Some(conn) = self.conns.get_mut(slot) else { return };
+        if conn.phase != Phase::Open || conn.pings == 0 {
             return;
-        };
-        let ping_left = conn.private.as_ref().is_none_or(|p| p.is_empty());
-        if conn.phase == Phase::Open && conn.flags.has(Flags::AWAITS_PONG) && ping_left {
+        }
+        // When the ping left late, its pong is looked for in the next round.
+        if conn.flags.has(Flags::PING_LATE) {
+            conn.flags.set(Flags::PING_LATE, is_blocked);
+            return;
+        }
+        if !is_blocked {
             self.close(self.token(slot), Disconnect::NO_PONG);
         }
     }

@@ -352,7 +352,7 @@ impl Actor {
         while let Some(live) = &mut self.live {
             let id = live.id;
             let blame = |what: String| Violation(format!("connection {id}: {what}"));
-            let Some(incoming) = live.link.next().map_err(blame)? else {
+            let Some(incoming) = live.link.next_incoming().map_err(blame)? else {
                 return Ok(());
             };
             match incoming {
@@ -384,7 +384,7 @@ impl Actor {
                 }
                 Incoming::Close(code, reason) => {
                     // Nothing may stand behind it.
-                    let behind = live.link.next().map_err(blame)?;
+                    let behind = live.link.next_incoming().map_err(blame)?;
                     debug_assert_eq!(behind, None);
                     if self.rng.chance(800) {
                         let mut out = Vec::new();

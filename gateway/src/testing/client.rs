@@ -85,7 +85,7 @@ impl Connection {
     ///
     /// # Errors
     /// What a server must not send.
-    pub fn next(&mut self) -> Result<Option<Incoming>, String> {
+    pub fn next_incoming(&mut self) -> Result<Option<Incoming>, String> {
         if let Some(head) = &self.head {
             return match parse_switching(head, KEY) {
                 Ok(None) => Ok(None),

@@ -356,7 +356,7 @@ fn who_behaves_is_neither_closed_nor_told_2500_nor_left_without_pings() {
         reason: "insufficient state".into(),
     };
     let kind = ReplyKind::Push {
-        channel: (&*scene.channel).into(),
+        channel: "deep:1".into(),
         push: told,
     };
     broken(scene.reads(member, 0, kind), "took everything at once");
