@@ -82,6 +82,11 @@ def binary():
     return given or next(str(path) for path in built if path.exists())
 
 
+def environment():
+    """This process's environment without what the gateway would take for its configuration."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("RINGWAY_")}
+
+
 class Inbox:
     """What arrives over time, waited for by content."""
 
@@ -154,7 +159,7 @@ class SdkTest(unittest.IsolatedAsyncioTestCase):
         self.process = await asyncio.create_subprocess_exec(
             binary(), "serve", "--shards", "3", "--address", f"127.0.0.1:{port}",
             "--internal-address", f"127.0.0.1:{internal}", "--config", str(file),
-            stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log,
+            stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, env=environment(),
         )  # fmt: skip
         self.addAsyncCleanup(self.end)
         end = time.monotonic() + DEADLINE

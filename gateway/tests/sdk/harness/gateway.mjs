@@ -22,6 +22,11 @@ export function binary(name = 'ringway', variable = 'RINGWAY_BIN') {
   return found;
 }
 
+/** This process's environment without what the gateway would take for its configuration. */
+function environment() {
+  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('RINGWAY_')));
+}
+
 /** Ports that nobody has now. */
 export async function freePorts(count) {
   const servers = await Promise.all(Array.from({ length: count }, async () => {
@@ -88,7 +93,7 @@ export class Gateway {
     const file = join(gateway.directory, 'ringway.toml');
     writeFileSync(file, dev ? tomlFile(rest) : tomlFile(config));
     flags.push('--config', file);
-    gateway.process = spawn(binary(), [...flags, ...args], { stdio: ['ignore', 'pipe', 'pipe'] });
+    gateway.process = spawn(binary(), [...flags, ...args], { stdio: ['ignore', 'pipe', 'pipe'], env: environment() });
     for (const stream of [gateway.process.stdout, gateway.process.stderr]) {
       stream.setEncoding('utf8').on('data', (text) => { gateway.output += text; });
     }
