@@ -119,7 +119,13 @@ impl Core {
 
     /// Takes in the connections that no sweep would find.
     fn take_ready(&mut self) {
-        while !self.gather.is_full() {
+        // Half of the places are the sweep's, so that many who recover do not keep the others waiting.
+        let places = if self.hub.is_dirty() {
+            FLUSH_MAX / 2
+        } else {
+            FLUSH_MAX
+        };
+        while self.gather.slots().len() < places {
             let Some(slot) = self.ready.pop_front() else {
                 return;
             };
@@ -346,6 +352,7 @@ impl Core {
             {
                 continue;
             }
+            let is_blocked = self.blocked.contains(slot);
             let hub = &mut self.hub;
             let mut is_behind = false;
             for (lane, place) in self.gather.members(slot) {
@@ -365,7 +372,7 @@ impl Core {
                     Some(_) => is_behind = true,
                     None if seen.cursor < state.head => {
                         is_behind = true;
-                        hub.is_still_behind(lane, seen.cursor);
+                        hub.is_still_behind(lane, seen.cursor, is_blocked);
                     }
                     None => {}
                 }
@@ -541,6 +548,11 @@ impl Core {
             }
             // What is newest is decided when it can be sent.
             SlowPolicy::Latest if self.blocked.contains(slot) => {}
+            // Not behind what waits: a reader that is only slow would be given more than it takes.
+            SlowPolicy::Latest if conn.private.as_ref().is_some_and(|p| !p.is_empty()) => {
+                self.rescan.insert(slot);
+                self.make_ready(slot);
+            }
             SlowPolicy::Latest => {
                 self.stats.policy_hits[2] += 1;
                 let lane = &self.hub.lanes[lane_index];
