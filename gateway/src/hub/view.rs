@@ -79,6 +79,17 @@ pub enum Recovery {
     NotJson,
 }
 
+/// What becomes of a member at the end of its backfill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtEnd {
+    /// It is live, or the next piece is asked for.
+    GoesOn,
+    /// What it would need next is gone.
+    Gone,
+    /// What it would need next is not JSON.
+    NotJson,
+}
+
 /// What a frame that arrives asks of the shard.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Appended {
@@ -525,6 +536,7 @@ impl Hub {
             self.want(index, offset);
             return Recovery::Waiting;
         }
+        let base = self.lanes[index].base();
         let extras = self.lanes[index].extras.get_or_insert_default();
         if offset < extras.floor {
             return Recovery::Lost;
@@ -533,6 +545,18 @@ impl Hub {
             let Some(backfill) = backfill.as_mut().filter(|b| b.covers(offset)) else {
                 continue;
             };
+            // One that no longer reaches the log is extended first: what comes after it may be gone, and then nothing of
+            // it should be called recovered.
+            let reaches =
+                backfill.is_partial || backfill.joined.is_some_and(|position| position >= base);
+            if !reaches && backfill.upto < top {
+                let upto = backfill.upto;
+                if upto < extras.floor {
+                    return Recovery::Lost;
+                }
+                self.want(index, upto);
+                return Recovery::Waiting;
+            }
             match backfill.start(offset) {
                 Start::Frame { start, end } => {
                     backfill.used_millis = now_millis;
@@ -638,6 +662,7 @@ impl Hub {
             if (piece.from..=piece.upto).contains(&backfill.upto) {
                 piece.push_into(backfill, &mut self.pool, index, now_millis);
                 backfill.joined = joined.or(backfill.joined.filter(|_| piece.frames.is_empty()));
+                backfill.is_partial = !piece.complete;
                 backfill.used_millis = now_millis;
             }
         }
@@ -650,6 +675,7 @@ impl Hub {
             let mut backfill = Backfill::new(piece.from, now_millis);
             piece.push_into(&mut backfill, &mut self.pool, index, now_millis);
             backfill.joined = joined;
+            backfill.is_partial = !piece.complete;
             match extras.backfills.iter_mut().find(|b| b.is_none()) {
                 Some(free) => *free = Some(backfill),
                 None => extras.backfills.push(Some(backfill)),
@@ -672,15 +698,19 @@ impl Hub {
     }
 
     /// A recovering member has reached the end of its backfill: it goes live, or the next piece is asked for.
-    /// `false`: what it would need next is gone.
-    pub(crate) fn at_end_of_backfill(&mut self, index: u32, place: u32) -> bool {
+    pub(crate) fn at_end_of_backfill(&mut self, index: u32, place: u32) -> AtEnd {
         let lane = &mut self.lanes[index];
         let base = lane.base();
         let member = lane.members[place as usize];
         let Some(number) = member.backfill() else {
-            return true;
+            return AtEnd::GoesOn;
         };
+        let (head, top) = (lane.head, self.views[lane.view].top);
         let backfill = lane.backfill_mut(number);
+        if backfill.upto == top {
+            // Nothing came after it.
+            backfill.joined = Some(head);
+        }
         if let Some(position) = backfill.joined.filter(|position| *position >= base) {
             backfill.readers -= 1;
             lane.members[place as usize].go_live(position);
@@ -689,17 +719,21 @@ impl Hub {
                 // Its place may be one that the hand has passed in this lap.
                 self.is_still_behind(index, position, false);
             }
-            return true;
+            return AtEnd::GoesOn;
         }
         let upto = backfill.upto;
-        let top = self.views[lane.view].top;
         let extras = lane.extras.get_or_insert_default();
-        if upto < extras.floor || extras.not_json.is_some_and(|at| upto < at) {
-            return upto == top;
+        if upto < top {
+            if upto < extras.floor {
+                return AtEnd::Gone;
+            }
+            if extras.not_json.is_some_and(|at| upto < at) {
+                return AtEnd::NotJson;
+            }
         }
         extras.stalled.push(member.slot);
         self.want(index, upto);
-        true
+        AtEnd::GoesOn
     }
 
     /// A few times a second: drops what is too old, frees what nobody needs, detaches what is idle.

@@ -13,6 +13,7 @@ use crate::config::SlowPolicy;
 use crate::connection::{Flags, Phase, Sub};
 use crate::hub::Hub;
 use crate::hub::lane::Member;
+use crate::hub::view::AtEnd;
 use crate::ids::Token;
 use crate::log::Log;
 use crate::protocol::codes::Disconnect;
@@ -110,6 +111,9 @@ impl Core {
         while let Some(lane) = self.findings.swept.pop() {
             self.hub.end_of_lap(lane, self.now.millis);
         }
+        while let Some(slot) = self.not_json.pop() {
+            self.close(self.token(slot), Disconnect::INAPPROPRIATE_PROTOCOL);
+        }
         let mut lost = std::mem::take(&mut self.findings.lost);
         for (slot, lane) in lost.drain(..) {
             self.fell_off(slot, lane);
@@ -171,9 +175,10 @@ impl Core {
                 self.gather.add_member(slot, lane, place);
                 return;
             }
-            if !self.hub.at_end_of_backfill(lane, place) {
-                self.findings.lost.push((slot, lane));
-                return;
+            match self.hub.at_end_of_backfill(lane, place) {
+                AtEnd::GoesOn => {}
+                AtEnd::Gone => return self.findings.lost.push((slot, lane)),
+                AtEnd::NotJson => return self.not_json.push(slot),
             }
             seen = member(&self.hub, lane, place);
             if seen.backfill().is_some() {

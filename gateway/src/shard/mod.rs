@@ -140,6 +140,8 @@ pub(crate) struct Core {
     frame: Vec<u8>,
     beats: Vec<Beat>,
     stalled: Vec<u32>,
+    /// Connections that recover what they cannot have.
+    not_json: Vec<u32>,
     spare_private: Vec<Box<Private>>,
     spare_pending: Vec<Box<Pending>>,
     stats: ShardStats,
@@ -197,6 +199,7 @@ impl<R: Reactor> Shard<R> {
             frame: Vec::new(),
             beats: Vec::new(),
             stalled: Vec::new(),
+            not_json: Vec::new(),
             spare_private: Vec::new(),
             spare_pending: Vec::new(),
             stats: ShardStats::default(),
