@@ -13,6 +13,9 @@ use super::{
 use std::net::SocketAddr;
 use std::time::Duration;
 
+/// A member names its subscription in 16 bits, and one with joins and leaves takes two.
+const CHANNEL_LIMIT_MAX: u32 = 16_384;
+
 /// The most shards: mailboxes are a square of it.
 pub const SHARDS_MAX: u16 = 512;
 /// Slots of each file table kept for connections that are refused.
@@ -351,9 +354,12 @@ impl Keys<'_> {
     }
 
     fn client(&self, raw: super::raw::Client) -> Result<Client, ConfigError> {
-        self.ensure(raw.channel_limit > 0, "client.channel_limit", || {
-            "got 0, want at least 1".into()
-        })?;
+        let channels = 1..=CHANNEL_LIMIT_MAX;
+        self.ensure(
+            channels.contains(&raw.channel_limit),
+            "client.channel_limit",
+            || format!("got {}, want 1 to {CHANNEL_LIMIT_MAX}", raw.channel_limit),
+        )?;
         Ok(Client {
             allowed_origins: self.allowed_origins(raw.allowed_origins)?,
             insecure: raw.insecure,

@@ -28,6 +28,8 @@ pub struct SubExtra {
     pub chan_info: Box<[u8]>,
     /// Unix seconds when the subscription expires; 0: never.
     pub expire_at: u64,
+    /// A timer looks after that.
+    pub is_timed: bool,
 }
 
 impl Identity {

@@ -35,7 +35,7 @@ pub enum Phase {
 
 /// Bits of a connection.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub struct Flags(u8);
+pub struct Flags(u16);
 
 impl Flags {
     /// A ping did not leave at once, so that its pong may be late.
@@ -50,6 +50,10 @@ impl Flags {
     pub const PEER_CLOSED: Flags = Flags(16);
     /// A stall timer is set.
     pub const STALL_TIMED: Flags = Flags(64);
+    /// A timer looks after its token's expiry.
+    pub const EXPIRY_TIMED: Flags = Flags(128);
+    /// It has broken the frame format: what it sends from now on cannot be read.
+    pub const DEAF: Flags = Flags(256);
     /// What is queued is an HTTP refusal, not a close frame.
     pub const REFUSED: Flags = Flags(32);
 
@@ -124,5 +128,6 @@ impl Connection {
     /// Private bytes that count against `queue_max_size`.
     pub fn private_bytes(&self) -> usize {
         self.private.as_ref().map_or(0, |p| p.counted())
+            + self.pending.as_ref().map_or(0, |p| p.ready_bytes())
     }
 }

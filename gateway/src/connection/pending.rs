@@ -2,6 +2,7 @@
 //! their replies leave in the order of the commands. Each has a *ticket*.
 
 use crate::protocol::centrifuge::SubscribeResult;
+use crate::protocol::codes::Unsubscribed;
 use std::collections::VecDeque;
 
 /// Most commands of one connection without a reply; further ones are answered "too many requests".
@@ -44,6 +45,8 @@ pub struct SubscribeWait {
     pub recoverable: bool,
     /// The client asked to recover from this position; `None` and `wants_recovery`: its epoch is another.
     pub recover_from: Option<u64>,
+    /// Its position is above the view's: the home's answer that decides whether it is a false one.
+    pub ahead: Option<u32>,
     /// The client asked to recover.
     pub wants_recovery: bool,
     /// Rather an error than a subscription that was not recovered.
@@ -52,12 +55,18 @@ pub struct SubscribeWait {
     pub server_side: bool,
     /// For the client, from the token; empty: none.
     pub data: Vec<u8>,
+    /// `chan_info`, from the token; empty: none.
+    pub chan_info: Box<[u8]>,
+    /// Unix seconds when it expires; 0: never.
+    pub expire_at: u64,
     /// Seconds until the subscription expires, as the client is told.
     pub ttl: Option<u32>,
     /// The home is to know of it.
     pub announces: bool,
     /// Unsubscribed meanwhile: once answered, it ends.
     pub is_cancelled: bool,
+    /// The server ended it: the client is told so after the reply.
+    pub ended: Option<Unsubscribed>,
 }
 
 impl SubscribeWait {
@@ -96,6 +105,10 @@ pub struct ConnectWait {
 pub struct Pending {
     first_ticket: u32,
     slots: VecDeque<Slot>,
+    /// Bytes of the replies that are ready.
+    ready_bytes: usize,
+    /// Answers that are awaited of other shards, whose size is theirs to choose.
+    answers: usize,
 }
 
 impl Pending {
@@ -111,6 +124,7 @@ impl Pending {
 
     /// Adds one; its ticket.
     pub fn push(&mut self, slot: Slot) -> u32 {
+        self.account(&slot, true);
         self.slots.push_back(slot);
         self.first_ticket.wrapping_add(self.slots.len() as u32 - 1)
     }
@@ -123,12 +137,14 @@ impl Pending {
     /// The oldest is answered.
     pub fn pop(&mut self) -> Option<Slot> {
         let slot = self.slots.pop_front()?;
+        self.account(&slot, false);
         self.first_ticket = self.first_ticket.wrapping_add(1);
         Some(slot)
     }
 
     /// Puts the oldest back, unanswered.
     pub fn unpop(&mut self, slot: Slot) {
+        self.account(&slot, true);
         self.slots.push_front(slot);
         self.first_ticket = self.first_ticket.wrapping_sub(1);
     }
@@ -136,6 +152,39 @@ impl Pending {
     /// Whether a ticket is the oldest.
     pub fn is_front(&self, ticket: u32) -> bool {
         !self.slots.is_empty() && ticket == self.first_ticket
+    }
+
+    fn account(&mut self, slot: &Slot, comes: bool) {
+        let change =
+            |count: &mut usize, by: usize| *count = if comes { *count + by } else { *count - by };
+        match slot {
+            Slot::Ready(frame) => change(&mut self.ready_bytes, frame.len()),
+            Slot::Awaited(Awaited::Answer) => change(&mut self.answers, 1),
+            _ => {}
+        }
+    }
+
+    /// Bytes of replies that wait for those before them.
+    pub fn ready_bytes(&self) -> usize {
+        self.ready_bytes
+    }
+
+    /// Answers awaited of other shards.
+    pub fn answers(&self) -> usize {
+        self.answers
+    }
+
+    /// The awaited answer of a ticket that is not the oldest has come.
+    pub fn make_ready(&mut self, ticket: u32, frame: Vec<u8>) {
+        let at = ticket.wrapping_sub(self.first_ticket) as usize;
+        let Some(place) = self.slots.get_mut(at) else {
+            return;
+        };
+        let before = std::mem::replace(place, Slot::Ready(frame));
+        self.account(&before, false);
+        if let Some(Slot::Ready(frame)) = self.slots.get(at) {
+            self.ready_bytes += frame.len();
+        }
     }
 
     /// By ticket.

@@ -26,6 +26,8 @@ pub struct Backfill {
     /// The position in the lane's log that follows `upto`, if it was known when the last piece came and no frame was
     /// skipped since.
     pub joined: Option<u64>,
+    /// The last piece was not all that there was then: another will be fetched when a reader gets there.
+    pub is_partial: bool,
     /// Members that read it.
     pub readers: u32,
     /// When it was last of use, milliseconds.
@@ -56,6 +58,7 @@ impl Backfill {
             head: 1,
             index: VecDeque::new(),
             joined: None,
+            is_partial: false,
             readers: 0,
             used_millis: now_millis,
         }

@@ -5,7 +5,8 @@ use super::message::LaneMask;
 use crate::log::Log;
 use crate::protocol::centrifuge::Encoding;
 use smallvec::SmallVec;
-use std::collections::HashMap;
+use std::collections::{BTreeMap, HashMap};
+use std::rc::Rc;
 
 /// A member: a connection's cursor in a lane.
 #[derive(Clone, Copy, Debug)]
@@ -98,51 +99,52 @@ impl LaneKind {
 /// The newest frame of each key, for members that get only those.
 #[derive(Debug, Default)]
 pub(crate) struct Latest {
-    /// Key → position at which the frame was appended, and the frame.
-    pub(crate) frames: HashMap<Box<[u8]>, (u64, Vec<u8>)>,
-    pub(crate) bytes: usize,
+    /// Key → position at which its newest frame was appended.
+    positions: HashMap<Rc<[u8]>, u64>,
+    /// By position: key and frame.
+    frames: BTreeMap<u64, (Rc<[u8]>, Vec<u8>)>,
+    bytes: usize,
 }
 
 impl Latest {
     pub(crate) fn put(&mut self, key: &[u8], position: u64, frame: &[u8]) {
-        if let Some((at, held)) = self.frames.get_mut(key) {
-            self.bytes = self.bytes - held.len() + frame.len();
-            *at = position;
-            held.clear();
-            held.extend_from_slice(frame);
-        } else {
-            self.bytes += key.len() + frame.len();
-            self.frames.insert(key.into(), (position, frame.to_vec()));
-        }
+        let known = self
+            .positions
+            .get_mut(key)
+            .map(|at| std::mem::replace(at, position));
+        let (key, mut held) = match known.and_then(|at| self.frames.remove(&at)) {
+            Some((key, held)) => {
+                self.bytes -= key.len() + held.len();
+                (key, held)
+            }
+            None => {
+                let key: Rc<[u8]> = key.into();
+                self.positions.insert(key.clone(), position);
+                (key, Vec::new())
+            }
+        };
+        held.clear();
+        held.extend_from_slice(frame);
+        self.bytes += key.len() + held.len();
+        self.frames.insert(position, (key, held));
     }
 
     /// Drops the oldest entries until at most `bytes` are held; always keeps the newest.
     pub(crate) fn bound(&mut self, bytes: usize) {
         while self.bytes > bytes && self.frames.len() > 1 {
-            let oldest = self
-                .frames
-                .iter()
-                .min_by_key(|(_, (at, _))| *at)
-                .map(|(key, _)| key.clone());
-            let Some(key) = oldest else { return };
-            if let Some((_, frame)) = self.frames.remove(&key) {
-                self.bytes -= key.len() + frame.len();
-            }
+            let Some((_, (key, frame))) = self.frames.pop_first() else {
+                return;
+            };
+            self.positions.remove(&key);
+            self.bytes -= key.len() + frame.len();
         }
     }
 
     /// Appends the frames at or after `position`, oldest first.
-    pub(crate) fn since(&self, position: u64, out: &mut Vec<u8>) -> u64 {
-        let mut wanted: Vec<_> = self
-            .frames
-            .values()
-            .filter(|(at, _)| *at >= position)
-            .collect();
-        wanted.sort_unstable_by_key(|(at, _)| *at);
-        for (_, frame) in &wanted {
+    pub(crate) fn since(&self, position: u64, out: &mut Vec<u8>) {
+        for (_, frame) in self.frames.range(position..).map(|(_, held)| held) {
             out.extend_from_slice(frame);
         }
-        wanted.len() as u64
     }
 }
 
@@ -156,6 +158,9 @@ pub(crate) struct Extras {
     pub(crate) wanted: Option<u64>,
     /// The smallest offset of the fetches under way.
     pub(crate) fetching_from: Option<u64>,
+    /// Fetches sent, and answered, so far.
+    pub(crate) asked: u32,
+    pub(crate) answers: u32,
     /// The newest offset known to be gone at the home.
     pub(crate) floor: u64,
     /// The offset of a record that is not JSON and so cannot be recovered in this lane.
@@ -212,6 +217,16 @@ impl Lane {
         self.log
             .as_ref()
             .expect("a cursor below the head implies a log")
+    }
+
+    /// The smallest position in the log at which a recovering member will go on.
+    pub(crate) fn joined_floor(&self) -> u64 {
+        let backfills = self
+            .extras
+            .iter()
+            .flat_map(|e| e.backfills.iter().flatten());
+        let joined = backfills.filter(|b| b.readers > 0).filter_map(|b| b.joined);
+        joined.min().unwrap_or(u64::MAX)
     }
 
     /// Frames were not appended, or may not have been: backfills no longer know where they join the log.

@@ -98,7 +98,7 @@ impl Links {
 
     /// Gives a batch of [`Links::take_local`] back.
     pub fn recycle_local(&mut self, mut batch: Box<Batch<Message>>) {
-        batch.clear();
+        batch.recycle();
         self.spare = Some(batch);
     }
 

@@ -246,12 +246,17 @@ impl Hub {
         let Some(lane) = self.lanes.get_mut(index) else {
             return;
         };
-        let (head, is_dirty) = (lane.head, lane.is_dirty);
+        let (head, is_dirty, joined) = (lane.head, lane.is_dirty, lane.joined_floor());
         let Some(log) = &mut lane.log else { return };
         if is_dirty {
             return;
         }
-        let keep_from = log.sweep.stuck.min(log.sweep.stuck_before).min(head);
+        let keep_from = log
+            .sweep
+            .stuck
+            .min(log.sweep.stuck_before)
+            .min(joined)
+            .min(head);
         log.trim(&mut self.pool, keep_from);
         if keep_from == head
             && let Some(log) = lane.log.take()
@@ -260,10 +265,13 @@ impl Hub {
         }
     }
 
-    /// A gathered member was not sent everything.
-    pub fn is_still_behind(&mut self, lane: u32, cursor: u64) {
+    /// A gathered member was not sent everything: because it took no more, or because it was not given more.
+    pub fn is_still_behind(&mut self, lane: u32, cursor: u64, is_blocked: bool) {
         if let Some(log) = &mut self.lanes[lane].log {
             log.sweep.stuck = log.sweep.stuck.min(cursor);
+            if !is_blocked {
+                log.sweep.unfinished = log.sweep.unfinished.min(cursor);
+            }
         }
     }
 }
@@ -277,7 +285,7 @@ fn sweep_lane(
     gather: &mut Gather,
     findings: &mut Findings,
 ) -> bool {
-    let head = lane.head;
+    let (head, joined) = (lane.head, lane.joined_floor());
     let members: &[Member] = &lane.members;
     let Some(log) = &mut lane.log else {
         return true;
@@ -291,9 +299,9 @@ fn sweep_lane(
         if sweep.hand as usize >= members.len() {
             sweep.hand = 0;
             // A whole lap: nobody is below the smallest position met in it.
-            let keep_from = sweep.passed.min(sweep.stuck);
-            sweep.stuck_before = sweep.stuck;
-            (sweep.passed, sweep.stuck) = (u64::MAX, u64::MAX);
+            let keep_from = sweep.passed.min(sweep.stuck).min(joined);
+            (sweep.stuck_before, sweep.passed_before) = (sweep.stuck, sweep.passed);
+            (sweep.passed, sweep.stuck, sweep.unfinished) = (u64::MAX, u64::MAX, u64::MAX);
             log.trim(pool, keep_from.min(head));
             findings.swept.push(index);
         }
@@ -303,7 +311,11 @@ fn sweep_lane(
         sweep.owed -= 1;
         quantum -= 1;
         // A recovering member reads its backfill; the connection brings it here when it has caught up.
-        if member.cursor == head || member.backfill().is_some() {
+        if member.backfill().is_some() {
+            continue;
+        }
+        if member.cursor == head {
+            sweep.passed = sweep.passed.min(head);
             continue;
         }
         if member.cursor < base {

@@ -34,6 +34,8 @@ pub struct View {
     pub generation: u32,
     /// Subscriptions, those that still wait included.
     pub subscriptions: u32,
+    /// How often it stands in the queue of idle views.
+    idle_entries: u32,
     /// The newest offset seen.
     pub top: u64,
     lanes: [u32; LaneKind::COUNT],
@@ -74,6 +76,17 @@ pub enum Recovery {
     /// What it missed is gone.
     Lost,
     /// What it missed holds something that is not JSON.
+    NotJson,
+}
+
+/// What becomes of a member at the end of its backfill.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum AtEnd {
+    /// It is live, or the next piece is asked for.
+    GoesOn,
+    /// What it would need next is gone.
+    Gone,
+    /// What it would need next is not JSON.
     NotJson,
 }
 
@@ -160,6 +173,7 @@ impl Hub {
                 attached: LaneMask::default(),
                 generation: self.generation,
                 subscriptions: 0,
+                idle_entries: 0,
                 top: 0,
                 lanes: [NO_LANE; LaneKind::COUNT],
                 waiting: None,
@@ -192,6 +206,7 @@ impl Hub {
         let view = &mut self.views[index];
         view.subscriptions -= 1;
         if view.subscriptions == 0 {
+            view.idle_entries += 1;
             self.idle.push_back((index, view.generation, now_millis));
         }
     }
@@ -359,6 +374,7 @@ impl Hub {
         };
         if !sideband {
             if prev != view.top && !stale_allowed {
+                view.top = offset;
                 return Appended::Broken { view: index };
             }
             // Equal: a publication that is not kept, so that nobody can ask for it again.
@@ -421,11 +437,29 @@ impl Hub {
     /// Drops what is too far behind the head or too old. Only after a lap: until then a frame may be one that nobody was
     /// offered yet, and no member is to be blamed for a burst.
     pub(crate) fn enforce_lag(&mut self, index: u32, now_millis: u64) {
-        let Some(lane) = self.lanes.get_mut(index) else { return };
-        let options = &self.config.channels.namespaces[usize::from(self.views[lane.view].namespace)].1;
-        let (bytes, millis) = (u64::from(options.lag_bytes), options.lag_time.as_millis() as u64);
+        let Some(lane) = self.lanes.get_mut(index) else {
+            return;
+        };
+        let options =
+            &self.config.channels.namespaces[usize::from(self.views[lane.view].namespace)].1;
+        let (bytes, millis) = (
+            u64::from(options.lag_bytes),
+            options.lag_time.as_millis() as u64,
+        );
         let Some(log) = &mut lane.log else { return };
-        if log.enforce_lag(&mut self.pool, lane.head, bytes, now_millis, millis) {
+        // Who takes all that it is offered has fallen behind because we are slow, not because it is.
+        let healthy = log
+            .sweep
+            .passed
+            .min(log.sweep.passed_before)
+            .min(log.sweep.unfinished);
+        if log.enforce_lag(
+            &mut self.pool,
+            (lane.head, healthy),
+            bytes,
+            now_millis,
+            millis,
+        ) {
             // The next lap finds who has fallen off.
             self.owe_lap(index);
         }
@@ -472,15 +506,37 @@ impl Hub {
 
     /// Where a subscription that has everything up to `offset` starts, in a view that is attached. On `Waiting` the caller
     /// also [`Hub::wait`]s.
-    pub fn recover(&mut self, view: u32, kind: LaneKind, offset: u64, now_millis: u64) -> Recovery {
+    ///
+    /// `ahead` is the subscription's own note: the answer of the home that must have come before a position above the
+    /// view's is taken for a false one. (A client that was on another shard a moment ago may be ahead of this one.)
+    pub fn recover(
+        &mut self,
+        view: u32,
+        kind: LaneKind,
+        offset: u64,
+        ahead: &mut Option<u32>,
+        now_millis: u64,
+    ) -> Recovery {
         let top = self.views[view].top;
         if offset == top {
             return Recovery::UpToDate;
         }
-        if offset > top {
-            return Recovery::Lost;
-        }
         let index = self.lane(view, kind);
+        if offset > top {
+            let extras = self.lanes[index].extras.get_or_insert_default();
+            let needed = *ahead.get_or_insert_with(|| {
+                // One that is under way may have been answered before the client was served elsewhere.
+                extras.fetching_from = None;
+                extras.asked.wrapping_add(1)
+            });
+            // Compared in the ring of u32: answers never run ahead of what was asked.
+            if extras.answers.wrapping_sub(needed) < u32::MAX / 2 {
+                return Recovery::Lost;
+            }
+            self.want(index, offset);
+            return Recovery::Waiting;
+        }
+        let base = self.lanes[index].base();
         let extras = self.lanes[index].extras.get_or_insert_default();
         if offset < extras.floor {
             return Recovery::Lost;
@@ -489,13 +545,29 @@ impl Hub {
             let Some(backfill) = backfill.as_mut().filter(|b| b.covers(offset)) else {
                 continue;
             };
-            if let Start::Frame { start, end } = backfill.start(offset) {
-                backfill.used_millis = now_millis;
-                return Recovery::From {
-                    backfill: number as u16,
-                    start,
-                    end,
-                };
+            // One that no longer reaches the log is extended first: what comes after it may be gone, and then nothing of
+            // it should be called recovered.
+            let reaches =
+                backfill.is_partial || backfill.joined.is_some_and(|position| position >= base);
+            if !reaches && backfill.upto < top {
+                let upto = backfill.upto;
+                if upto < extras.floor {
+                    return Recovery::Lost;
+                }
+                self.want(index, upto);
+                return Recovery::Waiting;
+            }
+            match backfill.start(offset) {
+                Start::Frame { start, end } => {
+                    backfill.used_millis = now_millis;
+                    return Recovery::From {
+                        backfill: number as u16,
+                        start,
+                        end,
+                    };
+                }
+                Start::End if backfill.upto == top => return Recovery::UpToDate,
+                Start::End => {}
             }
         }
         if extras.not_json.is_some_and(|at| offset < at) {
@@ -530,6 +602,7 @@ impl Hub {
                 continue;
             };
             extras.fetching_from = Some(extras.fetching_from.map_or(from, |f| f.min(from)));
+            extras.asked = extras.asked.wrapping_add(1);
             let view = &self.views[lane.view];
             let batch = links.to(self.keys.home(view.hash));
             let name = put(batch, view.name.as_bytes());
@@ -543,7 +616,7 @@ impl Hub {
                 generation: view.generation,
                 encoding: lane.kind.encoding,
                 from,
-                limit_bytes: self.config.channels.options(view.namespace).lag_bytes,
+                limit_bytes: piece_bytes(&self.config, view.namespace),
             });
         }
     }
@@ -573,19 +646,23 @@ impl Hub {
             },
         );
         let lane = &mut self.lanes[index];
-        // Without readers the lane's log does not follow the channel, so there is no place where this piece joins it.
-        let joined = (piece.complete && !lane.members.is_empty()).then_some(lane.head);
+        // Messages of the home are in order, so what it has sent of the channel so far is what the log has had.
+        let joined = piece.complete.then_some(lane.head);
         let extras = lane.extras.get_or_insert_default();
         extras.fetching_from = None;
         extras.floor = extras.floor.max(piece.floor);
+        extras.answers = extras.answers.wrapping_add(1);
         if piece.not_json {
             extras.not_json = Some(piece.upto + 1);
+        } else if extras.not_json.is_some_and(|at| at <= piece.floor) {
+            extras.not_json = None;
         }
         ready.append(&mut extras.stalled);
         for backfill in extras.backfills.iter_mut().flatten() {
             if (piece.from..=piece.upto).contains(&backfill.upto) {
                 piece.push_into(backfill, &mut self.pool, index, now_millis);
                 backfill.joined = joined.or(backfill.joined.filter(|_| piece.frames.is_empty()));
+                backfill.is_partial = !piece.complete;
                 backfill.used_millis = now_millis;
             }
         }
@@ -598,6 +675,7 @@ impl Hub {
             let mut backfill = Backfill::new(piece.from, now_millis);
             piece.push_into(&mut backfill, &mut self.pool, index, now_millis);
             backfill.joined = joined;
+            backfill.is_partial = !piece.complete;
             match extras.backfills.iter_mut().find(|b| b.is_none()) {
                 Some(free) => *free = Some(backfill),
                 None => extras.backfills.push(Some(backfill)),
@@ -620,34 +698,42 @@ impl Hub {
     }
 
     /// A recovering member has reached the end of its backfill: it goes live, or the next piece is asked for.
-    /// `false`: what it would need next is gone.
-    pub(crate) fn at_end_of_backfill(&mut self, index: u32, place: u32) -> bool {
+    pub(crate) fn at_end_of_backfill(&mut self, index: u32, place: u32) -> AtEnd {
         let lane = &mut self.lanes[index];
         let base = lane.base();
         let member = lane.members[place as usize];
         let Some(number) = member.backfill() else {
-            return true;
+            return AtEnd::GoesOn;
         };
+        let (head, top) = (lane.head, self.views[lane.view].top);
         let backfill = lane.backfill_mut(number);
+        if backfill.upto == top {
+            // Nothing came after it.
+            backfill.joined = Some(head);
+        }
         if let Some(position) = backfill.joined.filter(|position| *position >= base) {
             backfill.readers -= 1;
             lane.members[place as usize].go_live(position);
             if position < lane.head {
                 self.owe_lap(index);
                 // Its place may be one that the hand has passed in this lap.
-                self.is_still_behind(index, position);
+                self.is_still_behind(index, position, false);
             }
-            return true;
+            return AtEnd::GoesOn;
         }
         let upto = backfill.upto;
-        let top = self.views[lane.view].top;
         let extras = lane.extras.get_or_insert_default();
-        if upto < extras.floor || extras.not_json.is_some_and(|at| upto < at) {
-            return upto == top;
+        if upto < top {
+            if upto < extras.floor {
+                return AtEnd::Gone;
+            }
+            if extras.not_json.is_some_and(|at| upto < at) {
+                return AtEnd::NotJson;
+            }
         }
         extras.stalled.push(member.slot);
         self.want(index, upto);
-        true
+        AtEnd::GoesOn
     }
 
     /// A few times a second: drops what is too old, frees what nobody needs, detaches what is idle.
@@ -663,16 +749,12 @@ impl Hub {
                 break;
             }
             self.idle.pop_front();
-            let still_idle = self
-                .current(index, generation)
-                .is_some_and(|v| v.subscriptions == 0);
+            let Some(view) = self.current(index, generation) else {
+                continue;
+            };
+            view.idle_entries -= 1;
             // A view that came back and went idle again stands further behind in the queue, too.
-            if still_idle
-                && !self
-                    .idle
-                    .iter()
-                    .any(|(i, g, _)| (*i, *g) == (index, generation))
-            {
+            if view.subscriptions == 0 && view.idle_entries == 0 {
                 self.detach(index, links);
             }
         }
@@ -697,11 +779,7 @@ impl Hub {
             }
         }
         if lane.log.is_some() {
-            // While a lap is under way its end will see to it.
-            if !lane.is_dirty {
-                self.enforce_lag(index, now_millis);
-            }
-            // The lap frees what all have.
+            // The end of the lap drops what is too old, and frees what all have.
             self.owe_lap(index);
             return true;
         }
@@ -755,9 +833,14 @@ impl Hub {
             .map(|(_, v)| (v.name.clone(), v.subscriptions))
     }
 
-    /// Whether a sweep has work, so that the shard should not wait.
+    /// Whether a sweep has work.
     pub fn is_dirty(&self) -> bool {
         !self.dirty.is_empty()
+    }
+
+    /// Whether a fetch is to be sent.
+    pub fn wants_fetch(&self) -> bool {
+        !self.to_fetch.is_empty()
     }
 
     /// Whether there are lanes to housekeep or views to detach.
@@ -769,6 +852,12 @@ impl Hub {
     pub fn home_of(&self, view: u32) -> ShardId {
         self.keys.home(self.views[view].hash)
     }
+}
+
+/// Bytes of one piece of a recovery: a good deal less than the shard's budget, which would else evict it at once.
+fn piece_bytes(config: &Config, namespace: u16) -> u32 {
+    let lag = config.channels.options(namespace).lag_bytes;
+    u64::from(lag).min(config.limits.log_bytes / 4) as u32
 }
 
 /// Records as frames, as they arrive: see [`Message::Fetched`].

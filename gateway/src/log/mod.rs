@@ -24,6 +24,10 @@ pub(crate) struct Sweep {
     pub(crate) owed: u32,
     /// Smallest cursor gathered in this lap.
     pub(crate) passed: u64,
+    /// The same of the lap before.
+    pub(crate) passed_before: u64,
+    /// Smallest cursor of a member that took all it was given and could not be given all.
+    pub(crate) unfinished: u64,
     /// Smallest cursor that stayed behind in this lap: blocked, cut or moved.
     pub(crate) stuck: u64,
     /// The same of the lap before.
@@ -37,6 +41,8 @@ impl Sweep {
             hand: 0,
             owed: 0,
             passed: u64::MAX,
+            passed_before: u64::MAX,
+            unfinished: u64::MAX,
             stuck: u64::MAX,
             stuck_before: u64::MAX,
         }
@@ -238,18 +244,20 @@ impl Log {
     }
 
     /// Drops chunks that are further than `lag_bytes` behind the head or whose newest frame is older than `lag_millis`.
-    /// Returns whether any went.
+    /// Nothing at or above `healthy` goes. Returns whether any went.
     pub(crate) fn enforce_lag(
         &mut self,
         pool: &mut Pool,
-        head: u64,
+        (head, healthy): (u64, u64),
         lag_bytes: u64,
         now: u64,
         lag_millis: u64,
     ) -> bool {
         let before = self.chunks.len();
         while self.chunks.front().is_some_and(|c| {
-            head - c.end() >= lag_bytes || now.saturating_sub(c.last_millis) > lag_millis
+            let lags =
+                head - c.end() >= lag_bytes || now.saturating_sub(c.last_millis) > lag_millis;
+            lags && c.end() <= healthy
         }) {
             self.drop_front(pool);
         }
@@ -354,10 +362,10 @@ mod tests {
     #[test]
     fn lag_drops_by_bytes_and_by_age_of_the_newest_frame_of_a_chunk() {
         let (mut pool, mut log, head, _) = filled(&[400; 8]);
-        assert!(!log.enforce_lag(&mut pool, head, head, 1, 1000));
-        assert!(log.enforce_lag(&mut pool, head, 2000, 1, 1000));
+        assert!(!log.enforce_lag(&mut pool, (head, head), head, 1, 1000));
+        assert!(log.enforce_lag(&mut pool, (head, head), 2000, 1, 1000));
         assert!(head - log.base().unwrap() < 2000 + CHUNK_MAX as u64);
-        assert!(log.enforce_lag(&mut pool, head, 1 << 30, 5000, 1000));
+        assert!(log.enforce_lag(&mut pool, (head, head), 1 << 30, 5000, 1000));
         assert!(log.is_empty());
     }
 }

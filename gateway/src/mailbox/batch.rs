@@ -52,7 +52,7 @@ impl<M> Batch<M> {
     }
 
     /// Empties the batch for its next use; capacity left from an unusual one is given back.
-    pub(super) fn recycle(&mut self) {
+    pub fn recycle(&mut self) {
         self.clear();
         if self.bytes.capacity() > KEPT_BYTES {
             self.bytes = Vec::new();

@@ -106,10 +106,13 @@ impl Core {
         conn.pings = 0;
         conn.pending = None;
         conn.head = None;
-        let Some(identity) = conn.identity.take() else {
+        if conn.identity.is_none() {
+            return;
+        }
+        self.unindex_user(token.slot);
+        let Some(identity) = self.conn(token).and_then(|c| c.identity.take()) else {
             return;
         };
-        self.unindex_user(token.slot, &identity.user);
         if was_counted {
             self.user_left(&identity.user);
         }

@@ -50,6 +50,10 @@ impl Core {
             .map_or(0, |p| p.len());
         let slot = token.slot;
         // Unsubscribing is never refused: an SDK would drop the connection.
+        if waiting >= 2 * TICKETS_MAX {
+            self.close(token, Disconnect::TOO_MANY_REQUESTS);
+            return false;
+        }
         if waiting >= TICKETS_MAX
             && !matches!(command.method, Method::Unsubscribe(_) | Method::Send { .. })
         {
@@ -100,7 +104,8 @@ impl Core {
         identity.expire_at = claims.expire_at.unwrap_or(0);
         identity.conn_info = claims.info.into();
         let client = identity.client.text();
-        let ttl = self.arm_expiry(token, claims.expire_at, Timer::Expiry);
+        let ttl = self.seconds_left(claims.expire_at);
+        self.arm_expiry(token, claims.expire_at.unwrap_or(0), Timer::Expiry);
         self.reply(token.slot, |out, encoding| {
             let result = RefreshResult {
                 client: client.as_str(),
@@ -130,8 +135,10 @@ impl Core {
             return self.close(token, Disconnect::INVALID_TOKEN);
         }
         let info = claims.info.into_boxed_slice();
-        self.set_extra(token, view, info, claims.expire_at.unwrap_or(0));
-        let ttl = self.arm_expiry(token, claims.expire_at, Timer::SubscriptionExpiry(view));
+        let expire_at = claims.expire_at.unwrap_or(0);
+        self.set_extra(token, view, info, expire_at);
+        let ttl = self.seconds_left(claims.expire_at);
+        self.arm_expiry(token, expire_at, Timer::SubscriptionExpiry(view));
         self.reply(token.slot, |out, encoding| {
             reply_sub_refresh(out, encoding, id, ttl)
         });

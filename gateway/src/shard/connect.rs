@@ -1,9 +1,10 @@
 //! Connect: who is it, and what is it subscribed to from the start.
 
 use super::Core;
-use super::reply::Settled;
 use super::permit::{self, Wish};
+use super::reply::Settled;
 use super::subscribe::Resolved;
+use crate::connection::Connection;
 use crate::connection::{ConnectWait, Flags, Identity, Phase, Slot, SubscribeWait};
 use crate::hub::lane::LaneKind;
 use crate::hub::links::put;
@@ -17,7 +18,10 @@ use crate::protocol::channel::ChannelName;
 use crate::protocol::codes::{Disconnect, ReplyError};
 use crate::protocol::token::{ConnectionClaims, TokenError};
 use crate::shard::timers::Timer;
+use crate::slab::Table;
+use hashbrown::hash_table::Entry;
 use rand::RngExt;
+use std::collections::HashSet;
 
 /// What clients are told they are connected to.
 pub(super) const VERSION: &str = concat!("ringway ", env!("CARGO_PKG_VERSION"));
@@ -73,7 +77,8 @@ impl Core {
                 Err(error) => return self.fail_connect(token, id, error),
             }
         }
-        let ttl = self.arm_expiry(token, claims.expire_at, Timer::Expiry);
+        let ttl = self.seconds_left(claims.expire_at);
+        self.arm_expiry(token, claims.expire_at.unwrap_or(0), Timer::Expiry);
         let client_id = ClientId::from_random(self.rng.random());
         let Some(conn) = self.conn(token) else {
             return false;
@@ -114,9 +119,7 @@ impl Core {
                     self.wish_to_recover(&mut wait, &position.epoch, position.offset);
                 }
                 self.begin_subscription(token, channel, namespace, &mut wait);
-                if !granted.info.is_empty() {
-                    self.set_extra(token, wait.view, granted.info.clone().into(), 0);
-                }
+                wait.chan_info = granted.info.clone().into();
                 wait
             })
             .collect();
@@ -185,11 +188,11 @@ impl Core {
     pub(super) fn settle_connect(
         &mut self,
         token: Token,
-        wait: Box<ConnectWait>,
+        mut wait: Box<ConnectWait>,
     ) -> Settled<Box<ConnectWait>> {
         let mut waits = wait.awaits_admission;
         let mut resolved = Vec::with_capacity(wait.subscriptions.len());
-        for subscription in &wait.subscriptions {
+        for subscription in &mut wait.subscriptions {
             match self.resolve(token, subscription) {
                 Resolved::Waiting => waits = true,
                 Resolved::NotJson => return Settled::NotJson(wait),
@@ -280,27 +283,37 @@ impl Core {
 
     fn index_user(&mut self, slot: u32) {
         let conns = &self.conns;
-        let keys = self.keys;
-        let hash_of = |slot: &u32| {
-            let identity = conns.get(*slot).and_then(|c| c.identity.as_ref());
-            keys.hash(identity.map_or("", |i| &i.user))
-        };
+        let user_of = |users: &UserSlots| user_of(conns, users.any());
         // Anonymous connections are not looked for by user.
-        if conns
-            .get(slot)
-            .and_then(|c| c.identity.as_ref())
-            .is_some_and(|i| !i.user.is_empty())
-        {
-            self.by_user.insert_unique(hash_of(&slot), slot, hash_of);
+        let user = self::user_of(conns, slot);
+        if user.is_empty() {
+            return;
+        }
+        let keys = self.keys;
+        let entry = self.by_user.entry(
+            keys.hash(user),
+            |u| user_of(u) == user,
+            |u| keys.hash(user_of(u)),
+        );
+        match entry {
+            Entry::Occupied(mut held) => held.get_mut().insert(slot),
+            Entry::Vacant(free) => {
+                free.insert(UserSlots::One(slot));
+            }
         }
     }
 
-    pub(super) fn unindex_user(&mut self, slot: u32, user: &str) {
-        if let Ok(entry) = self
+    /// Before the connection forgets who it is.
+    pub(super) fn unindex_user(&mut self, slot: u32) {
+        let conns = &self.conns;
+        let user = user_of(conns, slot);
+        let found = self
             .by_user
-            .find_entry(self.keys.hash(user), |s| *s == slot)
+            .find_entry(self.keys.hash(user), |u| user_of(conns, u.any()) == user);
+        if let Ok(mut held) = found
+            && !held.get_mut().remove(slot)
         {
-            entry.remove();
+            held.remove();
         }
     }
 
@@ -318,15 +331,58 @@ impl Core {
                 })
                 .collect();
         }
-        self.by_user
-            .iter_hash(self.keys.hash(user))
-            .filter(|slot| {
-                self.conns
-                    .get(**slot)
-                    .and_then(|c| c.identity.as_ref())
-                    .is_some_and(|i| *i.user == *user)
-            })
-            .map(|slot| self.token(*slot))
-            .collect()
+        let found = self.by_user.find(self.keys.hash(user), |u| {
+            user_of(&self.conns, u.any()) == user
+        });
+        match found {
+            None => Vec::new(),
+            Some(UserSlots::One(slot)) => vec![self.token(*slot)],
+            Some(UserSlots::Many(slots)) => slots.iter().map(|slot| self.token(*slot)).collect(),
+        }
+    }
+}
+
+fn user_of(conns: &Table<Connection>, slot: u32) -> &str {
+    conns
+        .get(slot)
+        .and_then(|c| c.identity.as_ref())
+        .map_or("", |i| &i.user)
+}
+
+/// The connections of one user on this shard: nearly always one.
+pub(super) enum UserSlots {
+    One(u32),
+    Many(Box<HashSet<u32>>),
+}
+
+impl UserSlots {
+    fn any(&self) -> u32 {
+        match self {
+            Self::One(slot) => *slot,
+            Self::Many(slots) => slots.iter().next().copied().unwrap_or(u32::MAX),
+        }
+    }
+
+    fn insert(&mut self, slot: u32) {
+        match self {
+            Self::One(first) => *self = Self::Many(Box::new(HashSet::from([*first, slot]))),
+            Self::Many(slots) => {
+                slots.insert(slot);
+            }
+        }
+    }
+
+    /// Whether some are left.
+    fn remove(&mut self, slot: u32) -> bool {
+        match self {
+            Self::One(_) => false,
+            Self::Many(slots) => {
+                slots.remove(&slot);
+                if let (1, Some(last)) = (slots.len(), slots.iter().next()) {
+                    *self = Self::One(*last);
+                }
+                true
+            }
+        }
     }
 }

@@ -13,6 +13,7 @@ use crate::config::SlowPolicy;
 use crate::connection::{Flags, Phase, Sub};
 use crate::hub::Hub;
 use crate::hub::lane::Member;
+use crate::hub::view::AtEnd;
 use crate::ids::Token;
 use crate::log::Log;
 use crate::protocol::codes::Disconnect;
@@ -110,6 +111,9 @@ impl Core {
         while let Some(lane) = self.findings.swept.pop() {
             self.hub.end_of_lap(lane, self.now.millis);
         }
+        while let Some(slot) = self.not_json.pop() {
+            self.close(self.token(slot), Disconnect::INAPPROPRIATE_PROTOCOL);
+        }
         let mut lost = std::mem::take(&mut self.findings.lost);
         for (slot, lane) in lost.drain(..) {
             self.fell_off(slot, lane);
@@ -119,7 +123,13 @@ impl Core {
 
     /// Takes in the connections that no sweep would find.
     fn take_ready(&mut self) {
-        while !self.gather.is_full() {
+        // Half of the places are the sweep's, so that many who recover do not keep the others waiting.
+        let places = if self.hub.is_dirty() {
+            FLUSH_MAX / 2
+        } else {
+            FLUSH_MAX
+        };
+        while self.gather.slots().len() < places {
             let Some(slot) = self.ready.pop_front() else {
                 return;
             };
@@ -165,9 +175,10 @@ impl Core {
                 self.gather.add_member(slot, lane, place);
                 return;
             }
-            if !self.hub.at_end_of_backfill(lane, place) {
-                self.findings.lost.push((slot, lane));
-                return;
+            match self.hub.at_end_of_backfill(lane, place) {
+                AtEnd::GoesOn => {}
+                AtEnd::Gone => return self.findings.lost.push((slot, lane)),
+                AtEnd::NotJson => return self.not_json.push(slot),
             }
             seen = member(&self.hub, lane, place);
             if seen.backfill().is_some() {
@@ -346,6 +357,7 @@ impl Core {
             {
                 continue;
             }
+            let is_blocked = self.blocked.contains(slot);
             let hub = &mut self.hub;
             let mut is_behind = false;
             for (lane, place) in self.gather.members(slot) {
@@ -365,7 +377,7 @@ impl Core {
                     Some(_) => is_behind = true,
                     None if seen.cursor < state.head => {
                         is_behind = true;
-                        hub.is_still_behind(lane, seen.cursor);
+                        hub.is_still_behind(lane, seen.cursor, is_blocked);
                     }
                     None => {}
                 }
@@ -541,6 +553,11 @@ impl Core {
             }
             // What is newest is decided when it can be sent.
             SlowPolicy::Latest if self.blocked.contains(slot) => {}
+            // Not behind what waits: a reader that is only slow would be given more than it takes.
+            SlowPolicy::Latest if conn.private.as_ref().is_some_and(|p| !p.is_empty()) => {
+                self.rescan.insert(slot);
+                self.make_ready(slot);
+            }
             SlowPolicy::Latest => {
                 self.stats.policy_hits[2] += 1;
                 let lane = &self.hub.lanes[lane_index];

@@ -50,6 +50,9 @@ const PATIENCE_MAX: Duration = Duration::from_millis(1000);
 /// Time between two housekeepings.
 const HOUSEKEEPING_MILLIS: u64 = 250;
 
+/// Rounds of messages to this shard itself in one tick.
+const WORK_ROUNDS: u32 = 32;
+
 /// What a shard is made of.
 pub struct Setup<R> {
     /// Its number.
@@ -112,7 +115,7 @@ pub(crate) struct Core {
     /// Lives of each slot so far.
     generations: Vec<u32>,
     /// Connections by user.
-    by_user: HashTable<u32>,
+    by_user: HashTable<connect::UserSlots>,
     /// Connections that count against the limit.
     open: u32,
     timers: Timers,
@@ -137,6 +140,8 @@ pub(crate) struct Core {
     frame: Vec<u8>,
     beats: Vec<Beat>,
     stalled: Vec<u32>,
+    /// Connections that recover what they cannot have.
+    not_json: Vec<u32>,
     spare_private: Vec<Box<Private>>,
     spare_pending: Vec<Box<Pending>>,
     stats: ShardStats,
@@ -194,6 +199,7 @@ impl<R: Reactor> Shard<R> {
             frame: Vec::new(),
             beats: Vec::new(),
             stalled: Vec::new(),
+            not_json: Vec::new(),
             spare_private: Vec::new(),
             spare_pending: Vec::new(),
             stats: ShardStats::default(),
@@ -346,7 +352,8 @@ impl Core {
 
     /// How long the reactor may wait.
     fn patience(&self) -> Duration {
-        if self.hub.is_dirty() || !self.ready.is_empty() || !self.links.is_quiet() {
+        let has_work = self.hub.is_dirty() || self.hub.wants_fetch() || !self.ready.is_empty();
+        if has_work || !self.waiters.is_empty() || !self.links.is_quiet() {
             return Duration::ZERO;
         }
         if self.is_behind {
@@ -378,9 +385,10 @@ impl Core {
         wait
     }
 
-    /// What this shard told itself, until there is nothing more, and the fetches that came of it.
+    /// What this shard told itself, until there is nothing more, and the fetches that came of it. What is left after a
+    /// number of rounds comes in the next tick.
     fn work(&mut self) {
-        loop {
+        for _ in 0..WORK_ROUNDS {
             self.drain_local();
             self.hub.send_fetches(&mut self.links);
             if self.waiters.is_empty() && self.links.is_local_empty() {

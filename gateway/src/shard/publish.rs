@@ -12,6 +12,8 @@ use crate::protocol::centrifuge::{Encoding, HistoryRequest, PublishRequest, repl
 use crate::protocol::channel::ChannelName;
 use crate::protocol::codes::ReplyError;
 
+/// Presences and histories of one connection under way: each may be large.
+const ANSWERS_MAX: usize = 64;
 /// Most publications a client gets of a history.
 const HISTORY_MAX: u32 = 300;
 
@@ -130,8 +132,7 @@ impl Core {
             let hash = self.check(token, channel, namespace, |who, options| {
                 who.may_see_presence(options)
             })?;
-            self.ask(token, id, channel, (hash, namespace), query, "");
-            Ok(())
+            self.ask(token, id, channel, (hash, namespace), query, "")
         });
         if let Err(error) = asked {
             self.refuse(token.slot, id, error);
@@ -163,8 +164,7 @@ impl Core {
                 (hash, namespace),
                 query,
                 since.map_or("", |s| &s.epoch),
-            );
-            Ok(())
+            )
         });
         if let Err(error) = asked {
             self.refuse(token.slot, id, error);
@@ -179,7 +179,11 @@ impl Core {
         (hash, namespace): (u64, u16),
         mut query: Query,
         epoch: &str,
-    ) {
+    ) -> Result<(), ReplyError> {
+        let pending = self.conns.get(token.slot).and_then(|c| c.pending.as_ref());
+        if pending.is_some_and(|p| p.answers() >= ANSWERS_MAX) {
+            return Err(ReplyError::TOO_MANY_REQUESTS);
+        }
         let ticket = self.enqueue(token.slot, Slot::Awaited(Awaited::Answer));
         let encoding = self
             .conns
@@ -201,6 +205,7 @@ impl Core {
             encoding,
             reply: ReplyTo { token, ticket },
         });
+        Ok(())
     }
 
     pub(super) fn rpc(&mut self, token: Token, id: u32, method: &str, data: &[u8]) {

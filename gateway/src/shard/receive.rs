@@ -18,6 +18,8 @@ const PATH: &str = "/connection/websocket";
 /// Where `--debug-echo` sends every message back.
 const ECHO_PATH: &str = "/echo";
 const HANDSHAKE_MILLIS: u64 = 10_000;
+/// How long the peer of a connection that broke the frame format may take to read why it is closed.
+const DEAF_MILLIS: u64 = 1000;
 /// Enough for conformance suites on `/echo`: bytes of a message, and its fragments.
 const ECHO_LIMITS: Limits = Limits {
     message_bytes: 16 << 20,
@@ -186,6 +188,9 @@ impl Core {
     }
 
     fn frames(&mut self, token: Token, mut bytes: &mut [u8]) {
+        if self.conn(token).is_none_or(|c| c.flags.has(Flags::DEAF)) {
+            return;
+        }
         let limits = Limits {
             message_bytes: self.config.client.message_size_limit as usize,
             fragments: FRAGMENTS_MAX,
@@ -209,6 +214,12 @@ impl Core {
                 Err(error) => {
                     self.stats.frames_invalid += 1;
                     self.close(token, error.disconnect());
+                    // Where its next frame begins is not known, so its close frame would not be found either.
+                    if let Some(conn) = self.conn(token) {
+                        conn.flags.set(Flags::DEAF, true);
+                        self.timers
+                            .set(self.now.millis + DEAF_MILLIS, token, Timer::Deaf);
+                    }
                     is_over = true;
                 }
             }
@@ -247,7 +258,9 @@ impl Core {
                 }
                 self.say(token.slot, |out, _| write_frame(out, Opcode::Pong, payload));
             }
-            Message::Pong(_) => conn.pings = conn.pings.saturating_sub(1),
+            // One may answer several pings. Who is pinged by the protocol's own may send them unasked (RFC 6455 section 5.5.3).
+            Message::Pong(_) if conn.flags.has(Flags::FRAME_PINGS) => conn.pings = 0,
+            Message::Pong(_) => {}
             Message::Text(payload) | Message::Binary(payload) => {
                 self.stats.messages_received += 1;
                 let is_text = matches!(message, Message::Text(_));

@@ -109,12 +109,10 @@ impl Core {
             return;
         };
         let is_front = pending.is_front(to.ticket);
-        let Some(place) = pending.get(to.ticket) else {
+        let Some(Slot::Awaited(awaited)) = pending.get(to.ticket) else {
             return;
         };
-        let Slot::Awaited(awaited) = *place else {
-            return;
-        };
+        let awaited = *awaited;
         if is_front {
             pending.pop();
             self.say(to.token.slot, |out, encoding| write(out, encoding, awaited));
@@ -122,7 +120,7 @@ impl Core {
         } else {
             let mut frame = Vec::new();
             write(&mut frame, encoding, awaited);
-            *place = Slot::Ready(frame);
+            pending.make_ready(to.ticket, frame);
         }
     }
 
@@ -175,6 +173,9 @@ impl Core {
     /// Looks again at the connections that waited for a home.
     pub(super) fn settle_waiters(&mut self) {
         let mut waiters = std::mem::take(&mut self.waiters);
+        // A connection may have waited for several things that came together.
+        waiters.sort_unstable_by_key(|token| (token.slot, token.generation));
+        waiters.dedup();
         for token in waiters.drain(..) {
             self.settle(token);
         }

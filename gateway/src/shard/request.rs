@@ -123,27 +123,21 @@ impl Core {
             if client.is_some_and(|c| c != identity.client.text().as_str()) {
                 continue;
             }
-            let views: Vec<u32> = match channel {
+            let mut views: Vec<u32> = match channel {
                 Some(channel) => self
                     .hub
                     .find(channel, self.keys.hash(channel))
                     .into_iter()
                     .collect(),
-                None => {
-                    let mut views: Vec<u32> = conn
-                        .subs
-                        .iter()
-                        .map(|s| self.hub.lanes[s.lane].view)
-                        .collect();
-                    views.dedup();
-                    views
-                }
+                None => self.views_of(token),
             };
+            views.sort_unstable();
+            views.dedup();
             for view in views {
                 if self.main_sub(token, view).is_some() {
                     self.end_subscription(token, view, Unsubscribed::SERVER);
                     count += 1;
-                } else if self.drop_subscription(token, view) {
+                } else if self.drop_subscription(token, view, Some(Unsubscribed::SERVER)) {
                     count += 1;
                 }
             }

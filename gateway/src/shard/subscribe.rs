@@ -1,8 +1,8 @@
 //! Subscribing, recovering, unsubscribing.
 
 use super::Core;
-use super::reply::Settled;
 use super::permit::{self, Who, Wish};
+use super::reply::Settled;
 use crate::connection::{Phase, Slot, Sub, SubExtra, SubscribeWait};
 use crate::hub::lane::LaneKind;
 use crate::hub::links::put;
@@ -11,11 +11,11 @@ use crate::hub::view::Recovery;
 use crate::ids::Token;
 use crate::protocol::centrifuge::publication::ClientInfoRef;
 use crate::protocol::centrifuge::{
-    Encoding, SubscribeRequest, SubscribeResult, publication_in_frame, reply_error,
-    reply_subscribe, reply_unsubscribe,
+    Encoding, SubscribeRequest, SubscribeResult, publication_in_frame, push_unsubscribe,
+    reply_error, reply_subscribe, reply_unsubscribe,
 };
 use crate::protocol::channel::ChannelName;
-use crate::protocol::codes::{Disconnect, ReplyError};
+use crate::protocol::codes::{Disconnect, ReplyError, Unsubscribed};
 use crate::protocol::token::{OptionOverrides, SubscriptionClaims, TokenError};
 use crate::shard::timers::Timer;
 
@@ -151,17 +151,9 @@ impl Core {
         }
         self.begin_subscription(token, &request.channel, namespace, &mut wait);
         if let Some(claims) = claims {
-            self.set_extra(
-                token,
-                wait.view,
-                claims.info.into(),
-                claims.expire_at.unwrap_or(0),
-            );
-            wait.ttl = self.arm_expiry(
-                token,
-                claims.expire_at,
-                Timer::SubscriptionExpiry(wait.view),
-            );
+            wait.chan_info = claims.info.into();
+            wait.expire_at = claims.expire_at.unwrap_or(0);
+            wait.ttl = self.seconds_left(claims.expire_at);
         }
         self.enqueue(token.slot, Slot::Subscribe(Box::new(wait)));
         self.settle(token);
@@ -245,6 +237,15 @@ impl Core {
             })
     }
 
+    /// Views of a connection's subscriptions, those that are being made included; some may come twice.
+    pub(super) fn views_of(&self, token: Token) -> Vec<u32> {
+        let subs = self.conns.get(token.slot).map_or(&[][..], |c| &c.subs);
+        let subscribed = subs.iter().map(|s| self.hub.lanes[s.lane].view);
+        subscribed
+            .chain(self.waits(token).map(|w| w.view))
+            .collect()
+    }
+
     fn is_subscribed_or_about_to(&mut self, token: Token, channel: &str) -> bool {
         let Some(view) = self.hub.find(channel, self.keys.hash(channel)) else {
             return false;
@@ -293,18 +294,28 @@ impl Core {
         let Some(identity) = self.conn(token).and_then(|c| c.identity.as_mut()) else {
             return;
         };
-        identity.extras.retain(|e| e.view != view);
-        if !chan_info.is_empty() || expire_at > 0 {
-            identity.extras.push(SubExtra {
+        let at = identity.extras.iter().position(|e| e.view == view);
+        match at {
+            _ if chan_info.is_empty() && expire_at == 0 => {
+                if let Some(at) = at {
+                    identity.extras.swap_remove(at);
+                }
+            }
+            Some(at) => {
+                identity.extras[at].chan_info = chan_info;
+                identity.extras[at].expire_at = expire_at;
+            }
+            None => identity.extras.push(SubExtra {
                 view,
                 chan_info,
                 expire_at,
-            });
+                is_timed: false,
+            }),
         }
     }
 
     /// Where a subscription starts, as far as that is known.
-    pub(super) fn resolve(&mut self, token: Token, wait: &SubscribeWait) -> Resolved {
+    pub(super) fn resolve(&mut self, token: Token, wait: &mut SubscribeWait) -> Resolved {
         let lanes = self.lanes_wanted(token, wait);
         if !self.hub.is_attached(wait.view, lanes) {
             self.hub.wait(wait.view, token);
@@ -321,7 +332,11 @@ impl Core {
             encoding,
             sideband: false,
         };
-        match self.hub.recover(wait.view, kind, offset, self.now.millis) {
+        let now = self.now.millis;
+        match self
+            .hub
+            .recover(wait.view, kind, offset, &mut wait.ahead, now)
+        {
             Recovery::UpToDate => Resolved::UpToDate,
             Recovery::From {
                 backfill,
@@ -345,9 +360,9 @@ impl Core {
     pub(super) fn settle_subscribe(
         &mut self,
         token: Token,
-        wait: Box<SubscribeWait>,
+        mut wait: Box<SubscribeWait>,
     ) -> Settled<Box<SubscribeWait>> {
-        let resolved = self.resolve(token, &wait);
+        let resolved = self.resolve(token, &mut wait);
         match resolved {
             Resolved::Waiting => return Settled::Waits(wait),
             // The command is in the queue of no one now: it goes back, so that the close gives up its part in the view.
@@ -366,7 +381,6 @@ impl Core {
             self.say(token.slot, |out, encoding| {
                 reply_error(out, encoding, wait.id, error, None)
             });
-            self.set_extra(token, wait.view, Box::default(), 0);
             self.hub.release(wait.view, self.now.millis);
             return Settled::Answered;
         }
@@ -416,9 +430,16 @@ impl Core {
             self.stats.recoveries[usize::from(resolved == Resolved::Head)] += 1;
         }
         if wait.is_cancelled {
-            self.set_extra(token, wait.view, Box::default(), 0);
+            if let Some(why) = wait.ended {
+                let name = self.hub.views[wait.view].name.clone();
+                self.say(token.slot, |out, encoding| {
+                    push_unsubscribe(out, encoding, &name, why)
+                });
+            }
             return self.hub.release(wait.view, self.now.millis);
         }
+        self.set_extra(token, wait.view, wait.chan_info.clone(), wait.expire_at);
+        self.arm_expiry(token, wait.expire_at, Timer::SubscriptionExpiry(wait.view));
         let Some(conn) = self.conns.get_mut(token.slot) else {
             return;
         };
@@ -490,7 +511,7 @@ impl Core {
 
     pub(super) fn unsubscribe(&mut self, token: Token, id: u32, channel: &str) {
         if let Some(view) = self.hub.find(channel, self.keys.hash(channel)) {
-            self.drop_subscription(token, view);
+            self.drop_subscription(token, view, None);
         }
         self.reply(token.slot, |out, encoding| {
             reply_unsubscribe(out, encoding, id)
@@ -498,7 +519,13 @@ impl Core {
     }
 
     /// Ends a subscription, or sees to it that one that is being made ends at once. Whether there was one.
-    pub(super) fn drop_subscription(&mut self, token: Token, view: u32) -> bool {
+    /// `why`: the client is told.
+    pub(super) fn drop_subscription(
+        &mut self,
+        token: Token,
+        view: u32,
+        why: Option<Unsubscribed>,
+    ) -> bool {
         let Some(conn) = self.conn(token) else {
             return false;
         };
@@ -514,6 +541,7 @@ impl Core {
         let mut was_about_to = false;
         for wait in waits.filter(|w| w.view == view && !w.is_cancelled) {
             wait.is_cancelled = true;
+            wait.ended = why;
             was_about_to = true;
         }
         self.remove_subscription(token, view) || was_about_to

@@ -26,6 +26,8 @@ pub(super) enum Timer {
     SubscriptionExpiry(u32),
     /// The close handshake must be over.
     Closing,
+    /// The peer of a connection that broke the frame format has had time to read why it is closed.
+    Deaf,
     /// Nothing has left for too long.
     Stall,
     /// Try again to send: the kernel was out of memory, so that polling would spin.
@@ -60,6 +62,8 @@ impl Timers {
     }
 }
 
+/// Longest time between two looks at something that expires.
+const EXPIRY_LOOK_SECONDS: u64 = 60;
 /// Pings that may be without a pong.
 const PINGS_MAX: u8 = 3;
 /// Deadlines handled in one tick, so that a storm's end does not hold everybody up.
@@ -95,15 +99,19 @@ impl Core {
                 self.close(token, Disconnect::STALE)
             }
             Timer::Expiry if is_open => {
+                conn.flags.set(Flags::EXPIRY_TIMED, false);
                 let expire_at = conn.identity.as_ref().map_or(0, |i| i.expire_at);
-                if expire_at > 0 && seconds >= expire_at + grace {
+                if expire_at > 0 && seconds >= expire_at.saturating_add(grace) {
                     self.close(token, Disconnect::EXPIRED);
+                } else {
+                    self.arm_expiry(token, expire_at, Timer::Expiry);
                 }
             }
             Timer::SubscriptionExpiry(view) if is_open => {
                 self.subscription_expired(token, view, grace)
             }
             Timer::Closing if conn.phase == Phase::Closing => self.abandon(token, CloseHow::Reset),
+            Timer::Deaf if conn.phase == Phase::Closing => self.abandon(token, CloseHow::Orderly),
             Timer::Stall => {
                 let deadline = conn.blocked_since + stall;
                 conn.flags.set(Flags::STALL_TIMED, false);
@@ -126,16 +134,17 @@ impl Core {
 
     fn subscription_expired(&mut self, token: Token, view: u32, grace: u64) {
         let seconds = self.now.unix_seconds();
-        let Some(identity) = self.conn(token).and_then(|c| c.identity.as_ref()) else {
+        let extras = self
+            .conn(token)
+            .and_then(|c| c.identity.as_mut())
+            .map(|i| &mut i.extras);
+        let Some(extra) = extras.and_then(|e| e.iter_mut().find(|e| e.view == view)) else {
             return;
         };
-        let expire_at = identity
-            .extras
-            .iter()
-            .find(|e| e.view == view)
-            .map_or(0, |e| e.expire_at);
-        if expire_at == 0 || seconds < expire_at + grace {
-            return;
+        extra.is_timed = false;
+        let expire_at = extra.expire_at;
+        if expire_at == 0 || seconds < expire_at.saturating_add(grace) {
+            return self.arm_expiry(token, expire_at, Timer::SubscriptionExpiry(view));
         }
         let Some((_, server_side)) = self.main_sub(token, view) else {
             return;
@@ -155,23 +164,46 @@ impl Core {
         });
     }
 
-    /// Sets the deadline of something that expires; seconds until then, as the client is told.
-    pub(super) fn arm_expiry(
-        &mut self,
-        token: Token,
-        expire_at: Option<u64>,
-        timer: Timer,
-    ) -> Option<u32> {
-        let expire_at = expire_at.filter(|at| *at > 0)?;
-        let left = expire_at.saturating_sub(self.now.unix_seconds());
+    /// Seconds until something expires, as the client is told.
+    pub(super) fn seconds_left(&self, expire_at: Option<u64>) -> Option<u32> {
+        let left = expire_at
+            .filter(|at| *at > 0)?
+            .saturating_sub(self.now.unix_seconds());
+        Some(left.clamp(1, u64::from(u32::MAX)) as u32)
+    }
+
+    /// Sees to it that something that expires (0: it does not) is looked at then. One timer looks after the connection's
+    /// token and one after each subscription's, whatever is refreshed meanwhile; it comes once a minute at least, so that
+    /// a connection that is gone is forgotten long before its token runs out.
+    pub(super) fn arm_expiry(&mut self, token: Token, expire_at: u64, timer: Timer) {
+        if expire_at == 0 {
+            return;
+        }
+        let seconds = self.now.unix_seconds();
         let grace = self.config.client.expired_close_delay.as_secs();
         // One second more, because both clocks are cut to whole seconds.
-        let due = self
-            .now
-            .millis
-            .saturating_add((left + grace + 1).saturating_mul(1000));
-        self.timers.set(due, token, timer);
-        Some(left.clamp(1, u64::from(u32::MAX)) as u32)
+        let left = expire_at
+            .saturating_add(grace)
+            .saturating_sub(seconds)
+            .min(EXPIRY_LOOK_SECONDS)
+            + 1;
+        let due = self.now.millis + left * 1000;
+        let Some(conn) = self.conn(token) else { return };
+        let is_timed = match timer {
+            Timer::SubscriptionExpiry(view) => {
+                let extras = conn.identity.as_mut().map(|i| &mut i.extras);
+                let extra = extras.and_then(|e| e.iter_mut().find(|e| e.view == view));
+                extra.is_none_or(|e| std::mem::replace(&mut e.is_timed, true))
+            }
+            _ => {
+                let is_timed = conn.flags.has(Flags::EXPIRY_TIMED);
+                conn.flags.set(Flags::EXPIRY_TIMED, true);
+                is_timed
+            }
+        };
+        if !is_timed {
+            self.timers.set(due, token, timer);
+        }
     }
 
     fn beat(&mut self) {
@@ -204,15 +236,22 @@ impl Core {
         let is_frame = conn.flags.has(Flags::FRAME_PINGS);
         conn.pings += u8::from(asks_pong);
         // The pong is waited for from the moment the ping leaves: at once, unless the connection is or becomes blocked.
-        conn.flags.set(Flags::PING_LATE, self.blocked.contains(slot));
+        conn.flags
+            .set(Flags::PING_LATE, self.blocked.contains(slot));
         self.say(slot, |out, encoding: Encoding| {
-            out.extend_from_slice(if is_frame { b"\x89\x00" } else { ping_frame(encoding) });
+            out.extend_from_slice(if is_frame {
+                b"\x89\x00"
+            } else {
+                ping_frame(encoding)
+            });
         });
     }
 
     fn look_for_pong(&mut self, slot: u32) {
         let is_blocked = self.blocked.contains(slot);
-        let Some(conn) = self.conns.get_mut(slot) else { return };
+        let Some(conn) = self.conns.get_mut(slot) else {
+            return;
+        };
         if conn.phase != Phase::Open || conn.pings == 0 {
             return;
         }

@@ -130,6 +130,11 @@ fn namespaces(rng: &mut Rng) -> Vec<(String, Arc<ChannelOptions>)> {
 }
 
 impl Profile {
+    /// Whether the logs' budget can run out in a burst: the oldest bytes then go, whoever still needs them.
+    pub fn logs_are_small(&self) -> bool {
+        self.config.limits.log_bytes < 1 << 20
+    }
+
     /// What this seed draws.
     pub fn draw(rng: &mut Rng) -> Self {
         let shards = *rng.pick(&[3, 3, 3, 3, 1, 2, 4]);

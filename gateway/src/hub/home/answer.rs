@@ -51,7 +51,7 @@ impl Homes {
         });
         let history = index.and_then(|i| self.homes[i].history.as_deref());
         let whole = history.is_some_and(|h| h.bytes() <= u64::from(order.limit_bytes));
-        let start = if whole {
+        let mut start = if whole {
             floor.min(order.from)
         } else {
             order.from
@@ -62,7 +62,8 @@ impl Homes {
         let index_bytes = &mut self.numbered;
         index_bytes.clear();
         let (mut upto, mut complete, mut not_json) = (start, true, false);
-        for record in history.iter().flat_map(|h| h.after(start)) {
+        let first = start;
+        for record in history.iter().flat_map(|h| h.after(first)) {
             if !out.is_empty() && out.len() + record.publication.len() > order.limit_bytes as usize
             {
                 complete = false;
@@ -79,6 +80,13 @@ impl Homes {
             )
             .is_err()
             {
+                if record.offset <= order.from {
+                    // Nobody who asks needs it: begin behind it.
+                    out.clear();
+                    index_bytes.clear();
+                    (start, upto) = (record.offset, record.offset);
+                    continue;
+                }
                 (complete, not_json) = (false, true);
                 break;
             }
@@ -150,8 +158,17 @@ impl Homes {
                 let records = home
                     .and_then(|h| h.history.as_deref())
                     .filter(|_| limit > 0);
-                let records =
+                let mut records =
                     records.map_or(Vec::new(), |h| h.select(since, reverse, limit as usize));
+                // One publication is always given; more as far as they fit.
+                let mut room = self.config.limits.publication_bytes as usize;
+                let fitting = records.iter().take_while(|record| {
+                    let fits = room > 0;
+                    room = room.saturating_sub(record.publication.len());
+                    fits
+                });
+                let fitting = fitting.count();
+                records.truncate(fitting);
                 let publications: Vec<_> = records.iter().map(|r| &*r.publication).collect();
                 let top = home.map_or(self.high_water, |h| h.top);
                 reply_history(

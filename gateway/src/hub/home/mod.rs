@@ -214,11 +214,7 @@ impl Homes {
             } else {
                 self.walk + 1
             };
-            if self
-                .homes
-                .get(self.walk)
-                .is_some_and(|home| home.history.is_some())
-            {
+            if self.homes.get(self.walk).is_some() {
                 self.expire(self.walk, now);
                 self.free_if_unused(self.walk);
             }
