@@ -15,6 +15,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 const NO_LANE: u32 = u32::MAX;
+/// Bytes of the newest publications of all keys of a lane, unless `lag.bytes` is more. Keys come from the server API only.
+const LATEST_BYTES: usize = 4 * 1024 * 1024;
 /// How long a view without members stays attached: clients that leave and come back cost its home nothing.
 const DETACH_AFTER_MILLIS: u64 = 1000;
 
@@ -413,7 +415,7 @@ impl Hub {
             let extras = lane.extras.get_or_insert_default();
             let latest = extras.latest.get_or_insert_default();
             latest.put(key, lane.head, frame);
-            latest.bound(options.lag_bytes as usize);
+            latest.bound(LATEST_BYTES.max(options.lag_bytes as usize));
         }
         let log = lane.log.get_or_insert_with(|| self.pool.take_log());
         lane.head = log.append(&mut self.pool, index, lane.head, frame, now_millis);

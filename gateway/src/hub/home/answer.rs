@@ -64,10 +64,22 @@ impl Homes {
         let (mut upto, mut complete, mut not_json) = (start, true, false);
         let first = start;
         for record in history.iter().flat_map(|h| h.after(first)) {
-            if !out.is_empty() && out.len() + record.publication.len() > order.limit_bytes as usize
-            {
-                complete = false;
-                break;
+            if record.offset <= start {
+                continue;
+            }
+            let is_full = out.len() + record.publication.len() > order.limit_bytes as usize;
+            if is_full && !out.is_empty() {
+                if upto > order.from {
+                    complete = false;
+                    break;
+                }
+                // It is larger as frames than as records. An answer must hold something after what was asked for.
+                out.clear();
+                index_bytes.clear();
+                (start, upto) = (order.from, order.from);
+                if record.offset <= order.from {
+                    continue;
+                }
             }
             let before = out.len();
             if push_publication(
