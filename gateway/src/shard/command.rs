@@ -10,6 +10,9 @@ use crate::protocol::codes::{Disconnect, ReplyError};
 use crate::protocol::token::TokenError;
 use crate::shard::timers::Timer;
 
+/// Bytes of replies that may wait for an earlier one.
+const READY_BYTES_MAX: usize = 1024 * 1024;
+
 impl Core {
     /// Handles one command. `false`: ignore the rest of the message.
     pub(super) fn command(&mut self, token: Token, command: &Command<'_>) -> bool {
@@ -54,7 +57,12 @@ impl Core {
             self.close(token, Disconnect::TOO_MANY_REQUESTS);
             return false;
         }
-        if waiting >= TICKETS_MAX
+        // Its replies wait for one of another shard: it is not slow, but it cannot ask on for ever.
+        let ready_bytes = self
+            .conn(token)
+            .and_then(|c| c.pending.as_ref())
+            .map_or(0, |p| p.ready_bytes());
+        if (waiting >= TICKETS_MAX || ready_bytes > READY_BYTES_MAX)
             && !matches!(command.method, Method::Unsubscribe(_) | Method::Send { .. })
         {
             self.refuse(slot, id, ReplyError::TOO_MANY_REQUESTS);
