@@ -17,6 +17,7 @@ impl Core {
     /// Handles one command. `false`: ignore the rest of the message.
     pub(super) fn command(&mut self, token: Token, command: &Command<'_>) -> bool {
         let queue_max = self.config.client.queue_max_size as usize;
+        let is_blocked = self.blocked.contains(token.slot);
         let Some(conn) = self.conn(token) else {
             return false;
         };
@@ -30,7 +31,8 @@ impl Core {
             conn.pings -= 1;
             return true;
         }
-        if conn.private_bytes() > queue_max {
+        // What waits for the next flush is not the client's fault.
+        if is_blocked && conn.private_bytes() > queue_max {
             self.close(token, Disconnect::SLOW);
             return false;
         }

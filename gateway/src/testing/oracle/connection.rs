@@ -423,10 +423,12 @@ impl Oracle {
         let timeout = client.pong_timeout.as_millis() as u64;
         match book.unanswered {
             // A ping that left late is asked for in the next round.
-            Some(since) if now > since + timeout + interval + 2000 + SLACK_MILLIS => violation(format!(
-                "connection {connection}: answered no ping for {} ms, still there",
-                now - since
-            )),
+            Some(since) if now > since + timeout + interval + 2000 + SLACK_MILLIS => {
+                violation(format!(
+                    "connection {connection}: answered no ping for {} ms, still there",
+                    now - since
+                ))
+            }
             _ => Ok(()),
         }
     }

@@ -66,7 +66,8 @@ impl Oracle {
         let shard = self.connections[connection].shard;
         let book = self.channels.get_mut(&channel).expect("recognised");
         let member = &mut self.memberships[index];
-        member.may_have_gaps |= (facts.was_short || self.profile.logs_are_small()) && book.may_skip();
+        member.may_have_gaps |=
+            (facts.was_short || self.profile.logs_are_small()) && book.may_skip();
         if !member.seen_set.insert(id) {
             return violation(format!("{who}: publication {id} came twice"));
         }
@@ -174,7 +175,10 @@ impl Oracle {
         let who = || format!("connection {} in {}", member.connection, member.channel);
         let loses = (facts.was_short || self.profile.logs_are_small()) && book.may_skip();
         // The newest of a key may be one that is not kept.
-        let has_unnumbered = book.sent.iter().any(|id| self.publications[id].skip_history);
+        let has_unnumbered = book
+            .sent
+            .iter()
+            .any(|id| self.publications[id].skip_history);
         // Whatever is skipped, the newest of all is not, unless the policy is to go on at the head.
         if let (Some(offset), Some((top, _))) = (member.offset, book.offsets.last_key_value())
             && offset < *top
