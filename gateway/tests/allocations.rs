@@ -240,8 +240,8 @@ fn steady_state_allocations(history: bool) -> u64 {
         for shard in shards.iter_mut() {
             shard.reactor_mut().millis += 1;
         }
-        for shard in 0..2 {
-            receive(&mut shards[shard], 0, &publish);
+        for shard in shards.iter_mut() {
+            receive(shard, 0, &publish);
         }
         tick_all(shards);
     };

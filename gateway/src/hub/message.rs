@@ -92,7 +92,7 @@ pub enum Request {
     Channels,
     /// To every shard. → `Stats`.
     Stats,
-    /// To the user's home ([`crate::hub::home_of_user`]). → `UserStatus`.
+    /// To the user's home ([`Keys::home_of`](crate::hub::keys::Keys::home_of)). → `UserStatus`.
     UserStatus {
         /// The user.
         user: String,

@@ -25,6 +25,8 @@ pub(crate) struct ChunkName {
 #[derive(Debug, Default)]
 pub struct Pool {
     free: [Vec<Box<[u8]>>; CLASSES],
+    // Boxed where they are used: a spare one is handed over, not moved.
+    #[allow(clippy::vec_box)]
     logs: Vec<Box<Log>>,
     /// Bytes of chunks that are in logs.
     in_use: u64,

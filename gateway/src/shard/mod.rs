@@ -1,7 +1,7 @@
 //! One thread, one reactor, its connections, and [`Shard::tick`]: the whole program on one screen.
 //!
 //! A tick looks outside once, drains the inboxes, handles what arrived, runs the hands of the clock, and sends one slice.
-//! [`Core`] is everything but the reactor: what it wants of the reactor it writes into a list of [`Ask`]s.
+//! `Core` is everything but the reactor: what it wants of the reactor it writes into a list of `Ask`s.
 //!
 //! Never: waiting for another shard; a clock read anywhere but at the head of the tick.
 
@@ -144,7 +144,10 @@ pub(crate) struct Core {
     stalled: Vec<u32>,
     /// Connections that recover what they cannot have.
     not_json: Vec<u32>,
+    // Boxed in connections: a spare one is handed over, not moved.
+    #[allow(clippy::vec_box)]
     spare_private: Vec<Box<Private>>,
+    #[allow(clippy::vec_box)]
     spare_pending: Vec<Box<Pending>>,
     stats: ShardStats,
     drain: drain::Drain,

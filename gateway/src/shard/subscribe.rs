@@ -589,14 +589,11 @@ impl Core {
 
     /// Ends every subscription, without a word to the client.
     pub(super) fn remove_all_subscriptions(&mut self, token: Token) {
-        loop {
-            let Some(sub) = self
-                .conns
-                .get(token.slot)
-                .and_then(|c| c.subs.first().copied())
-            else {
-                break;
-            };
+        while let Some(sub) = self
+            .conns
+            .get(token.slot)
+            .and_then(|c| c.subs.first().copied())
+        {
             let view = self.hub.lanes[sub.lane].view;
             self.remove_subscription(token, view);
         }
