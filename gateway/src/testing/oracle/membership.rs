@@ -210,10 +210,12 @@ impl Oracle {
             keys.entry(key).or_default().push(id);
         }
         for (key, candidates) in keys {
-            // One that is not kept may be newer, and then it is the one that came.
+            // One that is not kept, or whose acceptance nobody has seen, may be newer, and then it is the one that came.
             let is_followed = book.sent.iter().any(|id| {
                 let later = &self.publications[id];
-                later.skip_history && *later.key == *key && candidates.iter().all(|c| c < id)
+                (later.skip_history || member.seen_set.contains(id))
+                    && *later.key == *key
+                    && candidates.iter().all(|c| c < id)
             });
             if is_followed {
                 continue;
