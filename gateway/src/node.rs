@@ -386,6 +386,7 @@ impl ThreadPlan {
             links: self.links,
             sleeper: self.sleeper,
             keys: self.keys,
+            sends_per_flush: crate::reactor::FLUSH_MAX,
             seed: self.seed,
             epoch: self.epoch,
         });

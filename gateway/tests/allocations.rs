@@ -143,6 +143,7 @@ fn shards(config: &Arc<Config>) -> Vec<Shard<Scripted>> {
                 ),
                 sleeper: Waker::none().sleeper(),
                 keys,
+                sends_per_flush: ringway::reactor::FLUSH_MAX,
                 seed: 7,
                 epoch: "e".into(),
             })

@@ -128,6 +128,5 @@ impl Connection {
     /// Private bytes that count against `queue_max_size`.
     pub fn private_bytes(&self) -> usize {
         self.private.as_ref().map_or(0, |p| p.counted())
-            + self.pending.as_ref().map_or(0, |p| p.ready_bytes())
     }
 }

@@ -77,6 +77,7 @@ pub struct Gather {
     heads: Vec<u32>,
     nodes: Vec<Node>,
     slots: Vec<u32>,
+    max: usize,
     in_gather: SlotSet,
     /// Connections of which every member was gathered, so that a sweep has nothing to add; also those that had none.
     scanned: SlotSet,
@@ -84,9 +85,10 @@ pub struct Gather {
 }
 
 impl Gather {
-    /// For slots below `slots`.
-    pub fn new(slots: u32) -> Self {
+    /// For slots below `slots`, and at most `max` connections at a time.
+    pub fn new(slots: u32, max: usize) -> Self {
         Self {
+            max,
             heads: vec![NONE; slots as usize],
             nodes: Vec::with_capacity(4 * GATHER_MAX),
             slots: Vec::with_capacity(GATHER_MAX),
@@ -98,7 +100,12 @@ impl Gather {
 
     /// Whether no further connection fits.
     pub fn is_full(&self) -> bool {
-        self.slots.len() >= GATHER_MAX
+        self.slots.len() >= self.max
+    }
+
+    /// Connections that fit.
+    pub fn max(&self) -> usize {
+        self.max
     }
 
     /// Whether there is nobody to send to.
@@ -114,7 +121,7 @@ impl Gather {
     /// Takes a connection in (for its private bytes, or to be scanned). Room was checked by the caller.
     pub fn add_slot(&mut self, slot: u32) {
         if self.in_gather.insert(slot) {
-            debug_assert!(self.slots.len() < GATHER_MAX);
+            debug_assert!(self.slots.len() < self.max);
             self.slots.push(slot);
         }
     }
@@ -206,6 +213,7 @@ pub(super) fn owe_after_move(lane: &mut Lane, cursor: u64) {
         && is_dirty
     {
         log.sweep.stuck = log.sweep.stuck.min(cursor);
+        log.sweep.unfinished = log.sweep.unfinished.min(cursor);
         if crate::planted!(MovedMemberSkipped) {
             return;
         }
@@ -300,7 +308,8 @@ fn sweep_lane(
             sweep.hand = 0;
             // A whole lap: nobody is below the smallest position met in it.
             let keep_from = sweep.passed.min(sweep.stuck).min(joined);
-            (sweep.stuck_before, sweep.passed_before) = (sweep.stuck, sweep.passed);
+            sweep.stuck_before = sweep.stuck;
+            sweep.passed_before = sweep.passed.min(sweep.unfinished);
             (sweep.passed, sweep.stuck, sweep.unfinished) = (u64::MAX, u64::MAX, u64::MAX);
             log.trim(pool, keep_from.min(head));
             findings.swept.push(index);
@@ -349,7 +358,7 @@ mod tests {
 
     #[test]
     fn a_gather_keeps_the_members_of_each_connection_apart_and_forgets_them() {
-        let mut gather = Gather::new(10);
+        let mut gather = Gather::new(10, GATHER_MAX);
         gather.add_member(3, 1, 7);
         gather.add_member(4, 1, 8);
         gather.add_member(3, 2, 9);

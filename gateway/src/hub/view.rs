@@ -15,6 +15,8 @@ use std::collections::VecDeque;
 use std::sync::Arc;
 
 const NO_LANE: u32 = u32::MAX;
+/// A backfill may hold four times this, or four times `lag.bytes`, before its front goes.
+const BACKFILL_BYTES: u64 = 256 * 1024;
 /// Bytes of the newest publications of all keys of a lane, unless `lag.bytes` is more. Keys come from the server API only.
 const LATEST_BYTES: usize = 4 * 1024 * 1024;
 /// How long a view without members stays attached: clients that leave and come back cost its home nothing.
@@ -683,7 +685,8 @@ impl Hub {
                 None => extras.backfills.push(Some(backfill)),
             }
         }
-        let bound = 2 * u64::from(self.config.channels.options(namespace).lag_bytes);
+        let lag = u64::from(self.config.channels.options(namespace).lag_bytes);
+        let bound = 4 * lag.max(BACKFILL_BYTES);
         for backfill in extras.backfills.iter_mut().flatten() {
             backfill.bound(&mut self.pool, bound);
         }

@@ -10,10 +10,14 @@ use crate::protocol::codes::{Disconnect, ReplyError};
 use crate::protocol::token::TokenError;
 use crate::shard::timers::Timer;
 
+/// Bytes of replies that may wait for an earlier one.
+const READY_BYTES_MAX: usize = 1024 * 1024;
+
 impl Core {
     /// Handles one command. `false`: ignore the rest of the message.
     pub(super) fn command(&mut self, token: Token, command: &Command<'_>) -> bool {
         let queue_max = self.config.client.queue_max_size as usize;
+        let is_blocked = self.blocked.contains(token.slot);
         let Some(conn) = self.conn(token) else {
             return false;
         };
@@ -27,7 +31,8 @@ impl Core {
             conn.pings -= 1;
             return true;
         }
-        if conn.private_bytes() > queue_max {
+        // What waits for the next flush is not the client's fault.
+        if is_blocked && conn.private_bytes() > queue_max {
             self.close(token, Disconnect::SLOW);
             return false;
         }
@@ -54,7 +59,12 @@ impl Core {
             self.close(token, Disconnect::TOO_MANY_REQUESTS);
             return false;
         }
-        if waiting >= TICKETS_MAX
+        // Its replies wait for one of another shard: it is not slow, but it cannot ask on for ever.
+        let ready_bytes = self
+            .conn(token)
+            .and_then(|c| c.pending.as_ref())
+            .map_or(0, |p| p.ready_bytes());
+        if (waiting >= TICKETS_MAX || ready_bytes > READY_BYTES_MAX)
             && !matches!(command.method, Method::Unsubscribe(_) | Method::Send { .. })
         {
             self.refuse(slot, id, ReplyError::TOO_MANY_REQUESTS);

@@ -124,11 +124,8 @@ impl Core {
     /// Takes in the connections that no sweep would find.
     fn take_ready(&mut self) {
         // Half of the places are the sweep's, so that many who recover do not keep the others waiting.
-        let places = if self.hub.is_dirty() {
-            FLUSH_MAX / 2
-        } else {
-            FLUSH_MAX
-        };
+        let max = self.gather.max();
+        let places = if self.hub.is_dirty() { max / 2 } else { max };
         while self.gather.slots().len() < places {
             let Some(slot) = self.ready.pop_front() else {
                 return;

@@ -67,6 +67,8 @@ pub struct Setup<R> {
     pub sleeper: Sleeper,
     /// The node's hash key.
     pub keys: Keys,
+    /// Connections sent to in one flush, at most [`crate::reactor::FLUSH_MAX`].
+    pub sends_per_flush: usize,
     /// Seed of client ids and jitter.
     pub seed: u64,
     /// Names this boot.
@@ -164,6 +166,7 @@ impl<R: Reactor> Shard<R> {
             links,
             sleeper,
             keys,
+            sends_per_flush,
             seed,
             epoch,
         } = setup;
@@ -195,7 +198,7 @@ impl<R: Reactor> Shard<R> {
             rescan: SlotSet::new(slots),
             blocked: SlotSet::new(slots),
             was_short: SlotSet::new(slots),
-            gather: Gather::new(slots),
+            gather: Gather::new(slots, sends_per_flush),
             findings: Findings::default(),
             plan: Plan::new(),
             short: Vec::new(),

@@ -252,7 +252,8 @@ impl Core {
                 return false;
             }
             Message::Ping(payload) => {
-                if conn.private_bytes() > self.config.client.queue_max_size as usize {
+                let waits = conn.private_bytes() > self.config.client.queue_max_size as usize;
+                if waits && self.blocked.contains(token.slot) {
                     self.close(token, Disconnect::SLOW);
                     return false;
                 }

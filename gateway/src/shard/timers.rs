@@ -256,12 +256,11 @@ impl Core {
             return;
         }
         // When the ping left late, its pong is looked for in the next round.
-        if conn.flags.has(Flags::PING_LATE) {
-            conn.flags.set(Flags::PING_LATE, is_blocked);
+        let waits = is_blocked || conn.private.as_ref().is_some_and(|p| !p.is_empty());
+        if conn.flags.has(Flags::PING_LATE) || waits {
+            conn.flags.set(Flags::PING_LATE, waits);
             return;
         }
-        if !is_blocked {
-            self.close(self.token(slot), Disconnect::NO_PONG);
-        }
+        self.close(self.token(slot), Disconnect::NO_PONG);
     }
 }

@@ -85,6 +85,8 @@ impl SimNode {
                     links: Links::new(id, outboxes, inboxes),
                     sleeper: Waker::none().sleeper(),
                     keys,
+                    // Small ones leave sweeps unfinished between ticks, as large rooms do.
+                    sends_per_flush: *rng.pick(&[2, 3, 5, 16, crate::reactor::FLUSH_MAX]),
                     seed: rng.next_u64(),
                     epoch: "boot".into(),
                 })

@@ -140,7 +140,7 @@ impl Profile {
         let shards = *rng.pick(&[3, 3, 3, 3, 1, 2, 4]);
         let history_is_short = rng.chance(100);
         let few_slots = rng.chance(100);
-        let ping_secs = rng.range(4, 25);
+        let ping_secs = rng.range(10, 25);
         let config = Config {
             address: ([127, 0, 0, 1], 8000).into(),
             internal_address: ([127, 0, 0, 1], 9000).into(),
@@ -162,7 +162,7 @@ impl Profile {
                 stale_close_delay: Duration::from_secs(rng.range(3, 10)),
                 expired_close_delay: Duration::from_secs(25),
                 ping_interval: Duration::from_secs(ping_secs),
-                pong_timeout: Duration::from_secs(rng.range(2, 8.min(ping_secs - 1))),
+                pong_timeout: Duration::from_secs(rng.range(5, 8)),
                 user_connection_limit: 0,
                 connection_limit: 0,
                 token: TokenConfig::default(),

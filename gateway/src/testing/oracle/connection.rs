@@ -276,9 +276,11 @@ impl Oracle {
             (Ask::Wrong(expected), code) => *expected == code,
             // Too many requests: a peer is behind. Temporary, and honest.
             (_, 111) => true,
-            (Ask::Subscribe(ask), 105) => self.connections[connection]
-                .members
-                .contains_key(&ask.channel),
+            // It may have asked before it was thrown out, and hear of it after.
+            (Ask::Subscribe(ask), 105) => {
+                let book = &self.connections[connection];
+                book.members.contains_key(&ask.channel) || book.expelled_from.contains(&ask.channel)
+            }
             (Ask::History { channel, .. }, code) => {
                 let book = &self.channels[channel];
                 // A record that is not JSON cannot be shown to a client that talks JSON.
