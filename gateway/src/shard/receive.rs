@@ -17,7 +17,7 @@ use crate::shard::timers::Timer;
 const PATH: &str = "/connection/websocket";
 /// Where `--debug-echo` sends every message back.
 const ECHO_PATH: &str = "/echo";
-const HANDSHAKE_MILLIS: u64 = 10_000;
+pub(super) const HANDSHAKE_MILLIS: u64 = 10_000;
 /// How long the peer of a connection that broke the frame format may take to read why it is closed.
 const DEAF_MILLIS: u64 = 1000;
 /// Enough for conformance suites on `/echo`: bytes of a message, and its fragments.
@@ -41,8 +41,14 @@ impl Core {
         debug_assert!(old.is_none(), "a slot is free before it is accepted into");
         self.stats.opened += 1;
         self.asks.push(Ask::Open(token));
+        // Usually both deadlines are one: then one timer serves.
+        let stale = self.config.client.stale_close_delay.as_millis() as u64;
         self.timers
             .set(self.now.millis + HANDSHAKE_MILLIS, token, Timer::Handshake);
+        if stale != HANDSHAKE_MILLIS {
+            self.timers
+                .set(self.now.millis + stale, token, Timer::Stale);
+        }
     }
 
     pub(super) fn slot_closed(&mut self, slot: u32) {
@@ -175,7 +181,6 @@ impl Core {
         self.say(token.slot, |out, _| {
             write_switching(out, request.key, subprotocol.filter(|_| !is_echo))
         });
-        let stale = self.now.millis + self.config.client.stale_close_delay.as_millis() as u64;
         let Some(conn) = self.conn(token) else { return };
         conn.encoding = encoding;
         conn.flags.set(Flags::FRAME_PINGS, frame_pings);
@@ -183,7 +188,6 @@ impl Core {
             conn.phase = Phase::Echo;
         } else {
             conn.phase = Phase::Greeted;
-            self.timers.set(stale, token, Timer::Stale);
         }
     }
 

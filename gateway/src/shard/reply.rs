@@ -8,8 +8,8 @@ use crate::protocol::centrifuge::{Encoding, reply_error};
 use crate::protocol::codes::{Disconnect, ReplyError};
 
 /// Largest buffer a spare keeps.
-const SPARE_BYTES: usize = 16 * 1024;
-const SPARES_MAX: usize = 1024;
+const SPARE_BYTES: usize = 1024;
+const SPARES_MAX: usize = 256;
 
 /// What became of a command that waited.
 pub(super) enum Settled<W> {

@@ -3,6 +3,7 @@
 //! An entry is never removed: when it is due, the connection is asked whether it still applies.
 
 use super::Core;
+use super::receive::HANDSHAKE_MILLIS;
 use crate::connection::{Flags, Phase};
 use crate::heartbeat::Beat;
 use crate::ids::Token;
@@ -88,15 +89,21 @@ impl Core {
         let seconds = self.now.unix_seconds();
         let now = self.now.millis;
         let grace = self.config.client.expired_close_delay.as_secs();
+        let stale = self.config.client.stale_close_delay.as_millis() as u64;
         let stall = self.config.client.stall_timeout.as_millis() as u64;
         let Some(conn) = self.conn(token) else { return };
         let is_open = matches!(conn.phase, Phase::Open | Phase::Greeted);
         match timer {
             Timer::Handshake if conn.phase == Phase::Handshake => {
-                self.refuse_upgrade(token, Refusal::TimedOut)
+                self.refuse_upgrade(token, Refusal::TimedOut);
             }
-            Timer::Stale if matches!(conn.phase, Phase::Greeted | Phase::Failed) => {
-                self.close(token, Disconnect::STALE)
+            Timer::Handshake | Timer::Stale => {
+                // One timer for both deadlines when they are equal.
+                let is_due = timer == Timer::Stale || stale == HANDSHAKE_MILLIS;
+                let is_late = matches!(conn.phase, Phase::Greeted | Phase::Failed);
+                if is_due && is_late {
+                    self.close(token, Disconnect::STALE);
+                }
             }
             Timer::Expiry if is_open => {
                 conn.flags.set(Flags::EXPIRY_TIMED, false);
