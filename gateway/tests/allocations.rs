@@ -25,17 +25,20 @@ static ALLOCATIONS: AtomicU64 = AtomicU64::new(0);
 #[allow(unsafe_code)]
 // SAFETY: every call is passed on to the system allocator unchanged; only a counter is moved besides.
 unsafe impl GlobalAlloc for Counting {
+    // SAFETY: as for the trait; what is returned is the system allocator's.
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
         // SAFETY: the caller's promise is passed on.
         unsafe { System.alloc(layout) }
     }
 
+    // SAFETY: as for the trait.
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         // SAFETY: the caller's promise is passed on.
         unsafe { System.dealloc(pointer, layout) }
     }
 
+    // SAFETY: as for the trait.
     unsafe fn realloc(&self, pointer: *mut u8, layout: Layout, size: usize) -> *mut u8 {
         ALLOCATIONS.fetch_add(1, Ordering::Relaxed);
         // SAFETY: the caller's promise is passed on.

@@ -15,6 +15,7 @@ pub mod lane;
 pub mod links;
 pub mod message;
 pub mod presence;
+pub mod recover;
 pub mod sweep;
 pub mod users;
 pub mod view;

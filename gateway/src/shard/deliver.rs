@@ -13,7 +13,7 @@ use crate::config::SlowPolicy;
 use crate::connection::{Flags, Phase, Sub};
 use crate::hub::Hub;
 use crate::hub::lane::Member;
-use crate::hub::view::AtEnd;
+use crate::hub::recover::AtEnd;
 use crate::ids::Token;
 use crate::log::Log;
 use crate::protocol::codes::Disconnect;

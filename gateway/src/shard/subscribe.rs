@@ -7,7 +7,7 @@ use crate::connection::{Phase, Slot, Sub, SubExtra, SubscribeWait};
 use crate::hub::lane::LaneKind;
 use crate::hub::links::put;
 use crate::hub::message::{ChannelRef, LaneMask, Message};
-use crate::hub::view::Recovery;
+use crate::hub::recover::Recovery;
 use crate::ids::Token;
 use crate::protocol::centrifuge::publication::ClientInfoRef;
 use crate::protocol::centrifuge::{

@@ -3,7 +3,7 @@
 use super::Homes;
 use crate::hub::links::{Links, put};
 use crate::hub::message::{Message, Query, ReplyTo, Response, Span};
-use crate::hub::view::INDEX_ENTRY;
+use crate::hub::recover::INDEX_ENTRY;
 use crate::ids::{Now, ShardId};
 use crate::protocol::centrifuge::{
     Encoding, push_publication, reply_error, reply_history, reply_presence, reply_presence_stats,
