@@ -30,6 +30,10 @@ use tokio::sync::watch;
 /// Batches under way between two threads, at most.
 const MAILBOX_BATCHES: usize = 64;
 
+/// Connections sent to between two looks at what arrives. As cheap a send as with 256, and a publication that comes in the
+/// middle of a lap over a large room waits a quarter as long: more publications a send when many are in flight.
+const SENDS_PER_FLUSH: usize = 64;
+
 /// Why a node cannot run: its environment. One line that says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
@@ -386,7 +390,7 @@ impl ThreadPlan {
             links: self.links,
             sleeper: self.sleeper,
             keys: self.keys,
-            sends_per_flush: crate::reactor::FLUSH_MAX,
+            sends_per_flush: SENDS_PER_FLUSH,
             seed: self.seed,
             epoch: self.epoch,
         });
