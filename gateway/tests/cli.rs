@@ -398,7 +398,10 @@ impl Node {
     fn wait_for(&mut self, message: &str) {
         let mut buffer = [0; 512];
         loop {
-            let length = self.says.recv(&mut buffer).expect(message);
+            let length = match self.says.recv(&mut buffer) {
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                received => received.expect(message),
+            };
             if &buffer[..length] == message.as_bytes() {
                 return;
             }
