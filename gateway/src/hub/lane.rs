@@ -64,12 +64,6 @@ impl Member {
         self.link |= NO_BACKFILL << SUB_BITS;
         self.cursor = cursor;
     }
-
-    /// It goes on in another backfill.
-    pub fn read_backfill(&mut self, backfill: u16, cursor: u64) {
-        self.link = u32::from(backfill) << SUB_BITS | self.sub();
-        self.cursor = cursor;
-    }
 }
 
 /// Which frames a lane holds.

@@ -13,8 +13,6 @@ pub struct Links {
     /// What this shard tells itself: handled in the same tick.
     local: Box<Batch<Message>>,
     spare: Option<Box<Batch<Message>>>,
-    /// Since when each peer's outbox has been behind, milliseconds; 0: it is not.
-    behind_since: Vec<u64>,
 }
 
 /// Staged bytes for a peer from which on client commands that need it are answered "too many requests".
@@ -28,14 +26,12 @@ impl Links {
         outboxes: Vec<Option<Outbox<Message>>>,
         inboxes: Vec<Option<Inbox<Message>>>,
     ) -> Self {
-        let behind_since = vec![0; outboxes.len()];
         Self {
             me,
             outboxes,
             inboxes,
             local: Box::default(),
             spare: None,
-            behind_since,
         }
     }
 
@@ -66,18 +62,10 @@ impl Links {
     }
 
     /// Hands every staged batch over that its ring takes. Returns whether some are still staged.
-    pub fn publish(&mut self, now_millis: u64) -> bool {
+    pub fn publish(&mut self) -> bool {
         let mut left = false;
-        for (outbox, behind) in self.outboxes.iter_mut().zip(&mut self.behind_since) {
-            let Some(outbox) = outbox else { continue };
-            if outbox.publish() {
-                *behind = 0;
-            } else {
-                left = true;
-                if *behind == 0 {
-                    *behind = now_millis.max(1);
-                }
-            }
+        for outbox in self.outboxes.iter_mut().flatten() {
+            left |= !outbox.publish();
         }
         left
     }

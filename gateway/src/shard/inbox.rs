@@ -271,7 +271,7 @@ impl Core {
                 user,
                 admitted,
             } => self.admitted(*reply, text(*user), *admitted),
-            Message::Request { id, request } => self.request(from, *id, request),
+            Message::Request { id, request } => self.request(*id, request),
             // Shards ask the control thread nothing.
             Message::Response { .. } => {}
         }

@@ -249,7 +249,7 @@ impl<R: Reactor> Shard<R> {
         self.answer_asks();
         self.core.flush(&mut self.reactor);
         self.answer_asks();
-        self.core.is_behind = self.core.links.publish(self.core.now.millis);
+        self.core.is_behind = self.core.links.publish();
         self.core.stats.ticks += 1;
         Ok(if self.core.is_stopped {
             Turn::Stopped
@@ -258,7 +258,7 @@ impl<R: Reactor> Shard<R> {
         })
     }
 
-    /// Runs until told to stop. `watch` is called once a turn with the time spent working in the one before.
+    /// Runs until told to stop.
     ///
     /// # Errors
     /// See [`Shard::tick`].

@@ -3,11 +3,10 @@
 use super::Core;
 use crate::hub::home::publish::Incoming;
 use crate::hub::message::{Request, RequestId, Response};
-use crate::ids::ShardId;
 use crate::protocol::codes::Unsubscribed;
 
 impl Core {
-    pub(super) fn request(&mut self, _from: ShardId, id: RequestId, request: &Request) {
+    pub(super) fn request(&mut self, id: RequestId, request: &Request) {
         let response = match request {
             Request::Publish {
                 channel,
