@@ -21,11 +21,13 @@ pub struct Token {
     pub generation: u32,
 }
 
-/// A moment: milliseconds since the reactor started, and the wall clock beside it.
+/// A moment: time since the reactor started, and the wall clock beside it.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Now {
     /// Milliseconds on a clock that never goes back; starts above zero.
     pub millis: u64,
+    /// Nanoseconds on the same clock, for measuring what a turn costs.
+    pub nanos: u64,
     /// Milliseconds since 1970 (may step when the wall clock is set).
     pub unix_millis: u64,
 }

@@ -55,7 +55,7 @@ fn is_json(format: LogFormat, terminal: bool) -> bool {
 /// ```
 /// # use ringway::{ids::Now, logging::Limited};
 /// let mut malformed = Limited::new(10);
-/// let now = Now { millis: 1, unix_millis: 0 };
+/// let now = Now { millis: 1, ..Now::default() };
 /// if let Some(suppressed) = malformed.allow(now) {
 ///     tracing::warn!(suppressed, "a client sent what is not a frame");
 /// }
@@ -100,7 +100,7 @@ mod tests {
     fn at(millis: u64) -> Now {
         Now {
             millis,
-            unix_millis: 0,
+            ..Now::default()
         }
     }
 

@@ -68,6 +68,7 @@ impl Reactor for Scripted {
     fn now(&mut self) -> Now {
         Now {
             millis: self.millis,
+            nanos: self.millis * 1_000_000,
             unix_millis: 1_700_000_000_000 + self.millis,
         }
     }

@@ -21,8 +21,10 @@ impl Clock {
         let unix = SystemTime::now()
             .duration_since(UNIX_EPOCH)
             .unwrap_or(Duration::ZERO);
+        let elapsed = self.start.elapsed();
         Now {
-            millis: self.start.elapsed().as_millis() as u64 + 1,
+            millis: elapsed.as_millis() as u64 + 1,
+            nanos: elapsed.as_nanos() as u64,
             unix_millis: unix.as_millis() as u64,
         }
     }

@@ -107,6 +107,8 @@ pub(crate) struct Core {
     config: Arc<Config>,
     keys: Keys,
     now: Now,
+    /// When the turn's work began, nanoseconds; `None` before the first.
+    working_since: Option<u64>,
     links: Links,
     hub: Hub,
     homes: Homes,
@@ -179,6 +181,7 @@ impl<R: Reactor> Shard<R> {
             id,
             keys,
             now: Now::default(),
+            working_since: None,
             hub: Hub::new(keys, config.clone()),
             homes: Homes::new(keys, config.clone(), epoch),
             users: Users::default(),
@@ -228,7 +231,9 @@ impl<R: Reactor> Shard<R> {
     /// # Errors
     /// When the reactor is broken. The process must end: there is no half-alive node.
     pub fn tick(&mut self) -> io::Result<Turn> {
-        self.core.now = self.reactor.now();
+        let now = self.reactor.now();
+        self.core.count_turn(now);
+        self.core.now = now;
         let mut patience = self.core.patience();
         if !patience.is_zero() {
             // Between saying "I sleep" and sleeping, look once more: whoever publishes after this look wakes us.
@@ -241,6 +246,7 @@ impl<R: Reactor> Shard<R> {
         self.reactor.poll(patience, &mut self.events)?;
         self.sleeper.unpark();
         self.core.now = self.reactor.now();
+        self.core.working_since = Some(self.core.now.nanos);
 
         self.core.drain_inboxes();
         self.handle_events();
@@ -354,6 +360,16 @@ impl Core {
         self.conns
             .get_mut(token.slot)
             .filter(|c| stale_allowed || c.generation == token.generation)
+    }
+
+    /// Counts what the turn before has cost, the wait left out.
+    fn count_turn(&mut self, now: Now) {
+        let Some(since) = self.working_since else {
+            return;
+        };
+        let nanos = now.nanos.saturating_sub(since);
+        self.stats.busy_nanos += nanos;
+        self.stats.tick_micros.record(nanos / 1000);
     }
 
     /// How long the reactor may wait.

@@ -38,6 +38,7 @@ impl Clock {
     pub fn now(&self) -> Now {
         Now {
             millis: self.millis(),
+            nanos: self.millis() * 1_000_000,
             unix_millis: 1_790_000_000_000 + self.millis(),
         }
     }

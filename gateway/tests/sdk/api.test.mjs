@@ -145,5 +145,8 @@ test('health and metrics are there, the demo page is not', async () => {
     assert.equal((await gateway.get(path)).status, status, path);
   }
   const text = await (await gateway.get('/metrics')).text();
+  const busy = [...text.matchAll(/^ringway_shard_busy_seconds_total\{[^}]*\} (\S+)$/gm)].map(([, seconds]) => Number(seconds));
+  assert.equal(busy.length, 3);
+  assert.ok(busy.every((seconds) => seconds > 0), `every shard has worked: ${busy}`);
   assert.ok(text.includes('# TYPE ringway_'));
 });
