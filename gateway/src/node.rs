@@ -62,6 +62,7 @@ pub enum NodeError {
 /// When the environment does not let it start.
 pub fn run(config: Config, notifier: &Notifier) -> Result<Drained, NodeError> {
     let config = Arc::new(config);
+    refuse_huge_pages();
     let internal =
         listener::claim(config.internal_address, &[None]).map_err(NodeError::Internal)?;
     let internal = internal
@@ -76,6 +77,15 @@ pub fn run(config: Config, notifier: &Notifier) -> Result<Drained, NodeError> {
         .build()
         .map_err(NodeError::Start)?;
     runtime.block_on(live(config, internal, listeners, cores, notifier))
+}
+
+/// A connection's memory comes in pieces of some hundred bytes from many places of the heap. With huge pages each place
+/// that is touched costs 2 MiB: measured with 15,000 idle connections 551 to 840 B each instead of 222 to 238 B, a fresh
+/// process 22 instead of 11 MiB, and no gain in CPU a delivery.
+fn refuse_huge_pages() {
+    if let Err(error) = rustix::thread::disable_transparent_huge_pages(true) {
+        tracing::info!("huge pages stay on, memory will be higher: {error}");
+    }
 }
 
 /// The core of each shard.

@@ -5,7 +5,7 @@ use super::permit::{self, Wish};
 use super::reply::Settled;
 use super::subscribe::Resolved;
 use crate::connection::Connection;
-use crate::connection::{ConnectWait, Flags, Identity, Phase, Slot, SubscribeWait};
+use crate::connection::{ConnectWait, Flags, Identity, Phase, Slot, SubExtras, SubscribeWait};
 use crate::hub::lane::LaneKind;
 use crate::hub::links::put;
 use crate::hub::message::{Message, ReplyTo};
@@ -88,7 +88,7 @@ impl Core {
             client: client_id,
             conn_info: claims.info.into(),
             expire_at: claims.expire_at.unwrap_or(0),
-            extras: Vec::new(),
+            extras: SubExtras::default(),
         }));
         self.index_user(token.slot);
         let subscriptions = claims.subscriptions.iter().zip(namespaces);

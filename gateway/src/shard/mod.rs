@@ -191,7 +191,7 @@ impl<R: Reactor> Shard<R> {
             generations: vec![0; slots as usize],
             by_user: HashTable::new(),
             open: 0,
-            timers: Timers::default(),
+            timers: Timers::new(config.client.stale_close_delay.as_millis() as u64),
             heartbeat,
             next_housekeeping: 0,
             asks: Vec::new(),

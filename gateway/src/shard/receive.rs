@@ -41,14 +41,7 @@ impl Core {
         debug_assert!(old.is_none(), "a slot is free before it is accepted into");
         self.stats.opened += 1;
         self.asks.push(Ask::Open(token));
-        // Usually both deadlines are one: then one timer serves.
-        let stale = self.config.client.stale_close_delay.as_millis() as u64;
-        self.timers
-            .set(self.now.millis + HANDSHAKE_MILLIS, token, Timer::Handshake);
-        if stale != HANDSHAKE_MILLIS {
-            self.timers
-                .set(self.now.millis + stale, token, Timer::Stale);
-        }
+        self.timers.accepted(self.now.millis, token);
     }
 
     pub(super) fn slot_closed(&mut self, slot: u32) {
@@ -188,6 +181,7 @@ impl Core {
             conn.phase = Phase::Echo;
         } else {
             conn.phase = Phase::Greeted;
+            self.timers.upgraded(self.now.millis, token);
         }
     }
 

@@ -3,7 +3,7 @@
 use super::Core;
 use super::permit::{self, Who, Wish};
 use super::reply::Settled;
-use crate::connection::{Phase, Slot, Sub, SubExtra, SubscribeWait};
+use crate::connection::{Phase, Slot, Sub, SubscribeWait};
 use crate::hub::lane::LaneKind;
 use crate::hub::links::put;
 use crate::hub::message::{ChannelRef, LaneMask, Message};
@@ -294,24 +294,7 @@ impl Core {
         let Some(identity) = self.conn(token).and_then(|c| c.identity.as_mut()) else {
             return;
         };
-        let at = identity.extras.iter().position(|e| e.view == view);
-        match at {
-            _ if chan_info.is_empty() && expire_at == 0 => {
-                if let Some(at) = at {
-                    identity.extras.swap_remove(at);
-                }
-            }
-            Some(at) => {
-                identity.extras[at].chan_info = chan_info;
-                identity.extras[at].expire_at = expire_at;
-            }
-            None => identity.extras.push(SubExtra {
-                view,
-                chan_info,
-                expire_at,
-                is_timed: false,
-            }),
-        }
+        identity.extras.set(view, chan_info, expire_at);
     }
 
     /// Where a subscription starts, as far as that is known.

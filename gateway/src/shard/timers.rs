@@ -1,6 +1,7 @@
-//! Deadlines that only some connections have, in one heap; and pings, which need no timer.
+//! Deadlines that only some connections have, in one heap; those that all have and nearly none reaches, in queues that
+//! are as short as the handshakes under way; and pings, which need no timer.
 //!
-//! An entry is never removed: when it is due, the connection is asked whether it still applies.
+//! An entry of the heap is never removed: when it is due, the connection is asked whether it still applies.
 
 use super::Core;
 use super::receive::HANDSHAKE_MILLIS;
@@ -12,7 +13,7 @@ use crate::protocol::codes::{Disconnect, Unsubscribed};
 use crate::protocol::http::Refusal;
 use crate::reactor::CloseHow;
 use std::cmp::Reverse;
-use std::collections::BinaryHeap;
+use std::collections::{BinaryHeap, VecDeque};
 
 /// What is due.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -35,31 +36,105 @@ pub(super) enum Timer {
     Retry,
 }
 
-/// The heap.
-#[derive(Default)]
-pub(super) struct Timers(BinaryHeap<Reverse<(u64, u32, u32, Timer)>>);
+/// Deadlines a fixed time after something that happens to every connection, in its order. What is at the front and does not apply any more
+/// is forgotten, so that a storm of connects leaves nothing behind.
+struct Queue {
+    timer: Timer,
+    delay_millis: u64,
+    waiting: VecDeque<(u64, Token)>,
+}
+
+impl Queue {
+    fn new(timer: Timer, delay_millis: u64) -> Self {
+        Self {
+            timer,
+            delay_millis,
+            waiting: VecDeque::new(),
+        }
+    }
+
+    fn push(&mut self, now_millis: u64, token: Token) {
+        self.waiting
+            .push_back((now_millis + self.delay_millis, token));
+    }
+
+    fn pop(&mut self) {
+        self.waiting.pop_front();
+        if self.waiting.capacity() > 1024 && self.waiting.len() * 4 < self.waiting.capacity() {
+            self.waiting.shrink_to(self.waiting.len() * 2);
+        }
+    }
+}
+
+/// All deadlines of a shard's connections.
+pub(super) struct Timers {
+    heap: BinaryHeap<Reverse<(u64, u32, u32, Timer)>>,
+    queues: [Queue; 2],
+}
 
 impl Timers {
+    /// None yet; a connection may go without its connect for `stale_millis`.
+    pub(super) fn new(stale_millis: u64) -> Self {
+        Self {
+            heap: BinaryHeap::new(),
+            queues: [
+                Queue::new(Timer::Handshake, HANDSHAKE_MILLIS),
+                Queue::new(Timer::Stale, stale_millis),
+            ],
+        }
+    }
+
     pub(super) fn set(&mut self, millis: u64, token: Token, timer: Timer) {
-        self.0
+        self.heap
             .push(Reverse((millis, token.slot, token.generation, timer)));
     }
 
+    /// A connection was accepted: its upgrade is waited for.
+    pub(super) fn accepted(&mut self, now_millis: u64, token: Token) {
+        self.queues[0].push(now_millis, token);
+    }
+
+    /// A connection was upgraded: its connect is waited for.
+    pub(super) fn upgraded(&mut self, now_millis: u64, token: Token) {
+        self.queues[1].push(now_millis, token);
+    }
+
     pub(super) fn next(&self) -> Option<u64> {
-        self.0.peek().map(|Reverse((millis, ..))| *millis)
+        let fronts = self.queues.iter().filter_map(|q| q.waiting.front());
+        let heap = self.heap.peek().map(|Reverse((millis, ..))| *millis);
+        fronts.map(|(millis, _)| *millis).chain(heap).min()
     }
 
     fn due(&mut self, now_millis: u64) -> Option<(Token, Timer)> {
-        let Reverse((millis, slot, generation, timer)) = *self.0.peek()?;
+        for queue in &mut self.queues {
+            if let Some(&(millis, token)) = queue.waiting.front()
+                && millis <= now_millis
+            {
+                queue.pop();
+                return Some((token, queue.timer));
+            }
+        }
+        let Reverse((millis, slot, generation, timer)) = *self.heap.peek()?;
         if millis > now_millis {
             return None;
         }
-        self.0.pop();
+        self.heap.pop();
         // After a storm the room for its deadlines is given back.
-        if self.0.capacity() > 1024 && self.0.len() * 4 < self.0.capacity() {
-            self.0.shrink_to(self.0.len() * 2);
+        if self.heap.capacity() > 1024 && self.heap.len() * 4 < self.heap.capacity() {
+            self.heap.shrink_to(self.heap.len() * 2);
         }
         Some((Token { slot, generation }, timer))
+    }
+
+    /// Forgets what `applies` no more, up to the first that does.
+    fn forget(&mut self, mut applies: impl FnMut(Token, Timer) -> bool) {
+        for queue in &mut self.queues {
+            while let Some(&(_, token)) = queue.waiting.front()
+                && !applies(token, queue.timer)
+            {
+                queue.pop();
+            }
+        }
     }
 }
 
@@ -72,8 +147,22 @@ const TIMERS_A_TICK: u32 = 4096;
 /// `Closing` and stalled connections get this long, then a reset.
 pub(super) const CLOSING_MILLIS: u64 = 5000;
 
+/// Whether a connection in `phase` has not done yet what one of the deadlines that all have is about.
+fn is_late_for(timer: Timer, phase: Phase) -> bool {
+    match timer {
+        Timer::Handshake => phase == Phase::Handshake,
+        Timer::Stale => matches!(phase, Phase::Greeted | Phase::Failed),
+        _ => false,
+    }
+}
+
 impl Core {
     pub(super) fn run_timers(&mut self) {
+        let conns = &self.conns;
+        self.timers.forget(|token, timer| {
+            let conn = conns.get(token.slot);
+            conn.is_some_and(|c| c.generation == token.generation && is_late_for(timer, c.phase))
+        });
         for _ in 0..TIMERS_A_TICK {
             let Some((token, timer)) = self.timers.due(self.now.millis) else {
                 break;
@@ -89,22 +178,14 @@ impl Core {
         let seconds = self.now.unix_seconds();
         let now = self.now.millis;
         let grace = self.config.client.expired_close_delay.as_secs();
-        let stale = self.config.client.stale_close_delay.as_millis() as u64;
         let stall = self.config.client.stall_timeout.as_millis() as u64;
         let Some(conn) = self.conn(token) else { return };
         let is_open = matches!(conn.phase, Phase::Open | Phase::Greeted);
         match timer {
-            Timer::Handshake if conn.phase == Phase::Handshake => {
+            Timer::Handshake if is_late_for(timer, conn.phase) => {
                 self.refuse_upgrade(token, Refusal::TimedOut);
             }
-            Timer::Handshake | Timer::Stale => {
-                // One timer for both deadlines when they are equal.
-                let is_due = timer == Timer::Stale || stale == HANDSHAKE_MILLIS;
-                let is_late = matches!(conn.phase, Phase::Greeted | Phase::Failed);
-                if is_due && is_late {
-                    self.close(token, Disconnect::STALE);
-                }
-            }
+            Timer::Stale if is_late_for(timer, conn.phase) => self.close(token, Disconnect::STALE),
             Timer::Expiry if is_open => {
                 conn.flags.set(Flags::EXPIRY_TIMED, false);
                 let expire_at = conn.identity.as_ref().map_or(0, |i| i.expire_at);
@@ -141,11 +222,8 @@ impl Core {
 
     fn subscription_expired(&mut self, token: Token, view: u32, grace: u64) {
         let seconds = self.now.unix_seconds();
-        let extras = self
-            .conn(token)
-            .and_then(|c| c.identity.as_mut())
-            .map(|i| &mut i.extras);
-        let Some(extra) = extras.and_then(|e| e.iter_mut().find(|e| e.view == view)) else {
+        let identity = self.conn(token).and_then(|c| c.identity.as_mut());
+        let Some(extra) = identity.and_then(|i| i.extras.get_mut(view)) else {
             return;
         };
         extra.is_timed = false;
@@ -198,8 +276,8 @@ impl Core {
         let Some(conn) = self.conn(token) else { return };
         let is_timed = match timer {
             Timer::SubscriptionExpiry(view) => {
-                let extras = conn.identity.as_mut().map(|i| &mut i.extras);
-                let extra = extras.and_then(|e| e.iter_mut().find(|e| e.view == view));
+                let identity = conn.identity.as_mut();
+                let extra = identity.and_then(|i| i.extras.get_mut(view));
                 extra.is_none_or(|e| std::mem::replace(&mut e.is_timed, true))
             }
             _ => {
