@@ -1,6 +1,6 @@
 //! Those who come and go. Each draws a state to get to and a way to end, and may be ended long before it got there.
 
-use crate::node;
+use crate::node::{self, DEADLINE};
 use crate::wire::{self, FLOODED, PASSING, Tops, WATCHED};
 use ringway::protocol::centrifuge::Encoding;
 use ringway::protocol::centrifuge::client::{
@@ -18,8 +18,8 @@ use std::time::{Duration, Instant};
 /// Sockets that are used at a time, and those beside them that are only held.
 pub const USED_MAX: usize = 2200;
 pub const LEFT_MAX: usize = 1400;
-/// Longer than all timeouts of the server together.
-const UNTOLD_MAX: Duration = Duration::from_secs(24);
+/// The kernel's table is long while connections are in TIME_WAIT.
+const TABLE_EVERY: Duration = Duration::from_secs(4);
 /// Publications of the crowd in watched channels are marked as of this publisher.
 pub const CROWD: u64 = 0xff;
 
@@ -94,6 +94,7 @@ pub struct Crowd {
     /// By number: those that wait for the server to close.
     left: HashMap<u64, (Client, Instant)>,
     left_so_far: u64,
+    looked: Instant,
     hangups: OwnedFd,
     pub connected: u64,
     published: u64,
@@ -110,6 +111,7 @@ impl Crowd {
             used: Vec::new(),
             left: HashMap::new(),
             left_so_far: 0,
+            looked: Instant::now(),
             hangups: epoll::create(epoll::CreateFlags::CLOEXEC).unwrap(),
             connected: 0,
             published: 0,
@@ -322,7 +324,7 @@ impl Crowd {
         let at = self.rng.index(self.used.len());
         let client = &mut self.used[at];
         // Now and then one of these reads after all, and is to be told what its channel's policy says.
-        if client.state == State::Stalled && !self.rng.chance(100) {
+        if client.state == State::Stalled && !self.rng.chance(300) {
             return;
         }
         match client.socket.read(&mut self.scratch) {
@@ -403,30 +405,28 @@ impl Crowd {
         self.forget_untold();
     }
 
-    /// Whom the server's end does not reach, because it does not read what stands before it, is dropped when its time is over:
-    /// the server's end of it must be gone by then.
+    /// Whom the server's end does not reach, because it does not read what stands before it, is dropped when the server's end
+    /// is gone from the kernel's table; and no end may stay there for ever.
     fn forget_untold(&mut self) {
-        let age = |(_, since): &(Client, Instant)| since.elapsed();
-        if !self
-            .left
-            .values()
-            .any(|it| age(it) > UNTOLD_MAX + UNTOLD_MAX / 4)
-        {
+        if self.looked.elapsed() < TABLE_EVERY {
             return;
         }
         let kept = node::server_ends(self.server);
-        self.left.retain(|_, it| {
-            let is_over = age(it) > UNTOLD_MAX;
-            let address = it.0.socket.local_addr().unwrap();
-            if let Some(end) = kept.get(&address).filter(|_| is_over) {
-                panic!(
-                    "the server keeps {address} in state {:?} after {:?}; the socket is in state {end}",
-                    it.0.state,
-                    age(it)
-                );
-            }
-            self.tally.untold += u64::from(is_over);
-            !is_over
+        self.looked = Instant::now();
+        self.left.retain(|_, (client, since)| {
+            let address = client.socket.local_addr().unwrap();
+            let Some(end) = kept.get(&address) else {
+                self.tally.untold += 1;
+                return false;
+            };
+            assert!(
+                since.elapsed() < DEADLINE,
+                "the server keeps {address}, {:?}, of which {} of {} bytes were written; the socket is in state {end}",
+                client.state,
+                client.written,
+                client.script.len()
+            );
+            true
         });
     }
 }

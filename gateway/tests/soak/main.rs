@@ -26,7 +26,7 @@ const GROWTH_MAX: u64 = 32 << 20;
 /// So many take long enough for what is kept for a time to be given back as fast as it is taken: memory is level.
 const LONG: u64 = 200_000;
 /// From so many on, everything that is meant to happen has happened.
-const ENOUGH: u64 = 5000;
+const ENOUGH: u64 = 100_000;
 
 fn number(name: &str) -> Option<u64> {
     let text = std::env::var(name).ok()?;
