@@ -98,8 +98,9 @@ impl Core {
                 self.refuse_upgrade(token, Refusal::TimedOut);
             }
             Timer::Handshake | Timer::Stale => {
-                // One timer for both deadlines when they are equal.
-                let is_due = timer == Timer::Stale || stale == HANDSHAKE_MILLIS;
+                // One timer for both deadlines when they are equal. When the stale one came first, the upgrade may have come
+                // behind it: then nothing else would look.
+                let is_due = timer == Timer::Stale || stale <= HANDSHAKE_MILLIS;
                 let is_late = matches!(conn.phase, Phase::Greeted | Phase::Failed);
                 if is_due && is_late {
                     self.close(token, Disconnect::STALE);
