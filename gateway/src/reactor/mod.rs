@@ -161,10 +161,14 @@ pub trait Reactor {
     fn stats(&self) -> ReactorStats;
 }
 
+/// How long the kernel keeps what an orderly close left behind for a peer that takes none of it (TCP_USER_TIMEOUT). Without
+/// this limit it probes a closed window for minutes, and memory that nobody counts any more is held by whoever likes to.
+pub const UNTAKEN_MILLIS: u32 = 5000;
+
 /// How a socket is given up.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum CloseHow {
-    /// close(2): FIN after what is queued.
+    /// close(2): FIN after what is queued, which the peer has to take within [`UNTAKEN_MILLIS`].
     Orderly,
     /// SO_LINGER 0, then close: RST, queued bytes are dropped.
     Reset,

@@ -11,6 +11,7 @@ use harness::{DEADLINE, Kind, Rng, Server, connect_from, on_each, pattern};
 use ringway::reactor::uring::{UringReactor, UringSetup};
 use ringway::reactor::{CloseHow, EndReason, Event, Reactor, Send, listener};
 use rustix::event::{EventfdFlags, eventfd};
+use soak::sockets_of;
 use std::collections::{HashMap, HashSet};
 use std::io::{ErrorKind, Read, Write};
 use std::net::{Ipv4Addr, Shutdown, TcpStream};
@@ -191,6 +192,27 @@ fn close_delivers_what_is_queued_and_then_fin() {
         let mut read = Vec::new();
         client.read_to_end(&mut read).unwrap();
         assert!(read == bytes[..sent], "{} of {sent} bytes", read.len());
+    });
+}
+
+#[test]
+fn an_orderly_close_keeps_nothing_for_a_peer_that_takes_nothing() {
+    on_each(|kind| {
+        let mut server = Server::new(kind, 16);
+        let socket =
+            socket2::Socket::new(socket2::Domain::IPV4, socket2::Type::STREAM, None).unwrap();
+        socket.set_recv_buffer_size(4096).unwrap();
+        socket.connect(&server.address.into()).unwrap();
+        server.until("an accept", |server| server.accepted.len() == 1);
+        let slot = server.accepted[0];
+        while server.send(slot, &[7; 16 << 10]).unwrap() > 0 {}
+        socket.shutdown(Shutdown::Write).unwrap();
+        server.close(slot, CloseHow::Orderly);
+        // Its slot is free at once, and in the end its bytes are.
+        server.until("closed", |server| server.closed == 1);
+        server.until("the socket gone", |server| {
+            sockets_of(server.address.port()) == 0
+        });
     });
 }
 

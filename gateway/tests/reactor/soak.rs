@@ -16,7 +16,7 @@ fn sockets_allocated() -> i64 {
 }
 
 /// Sockets with this local port, but for the listener and those in TIME_WAIT.
-fn sockets_of(port: u16) -> usize {
+pub fn sockets_of(port: u16) -> usize {
     let suffix = format!(":{port:04X}");
     let text = std::fs::read_to_string("/proc/net/tcp").unwrap();
     let lines = text

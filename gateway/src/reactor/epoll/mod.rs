@@ -8,7 +8,7 @@ mod buffers;
 use super::clock::Clock;
 use super::{
     BufferId, CloseHow, EndReason, Event, FLUSH_MAX, Reactor, ReactorError, ReactorStats, Send,
-    SendError, Short,
+    SendError, Short, UNTAKEN_MILLIS,
 };
 use crate::ids::{Now, Token};
 use buffers::Buffers;
@@ -474,9 +474,11 @@ impl Reactor for EpollReactor {
             _ => return,
         }
         let socket = slot.socket.take().expect("a live slot has a socket");
-        if how == CloseHow::Reset {
-            let _ = sockopt::set_socket_linger(&socket, Some(Duration::ZERO));
-        }
+        // Failed: the close is the kernel's plain one then.
+        let _ = match how {
+            CloseHow::Reset => sockopt::set_socket_linger(&socket, Some(Duration::ZERO)),
+            CloseHow::Orderly => sockopt::set_tcp_user_timeout(&socket, UNTAKEN_MILLIS),
+        };
         // The last descriptor of a socket takes it out of the set.
         drop(socket);
         slot.state = State::Closed;

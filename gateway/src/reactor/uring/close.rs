@@ -5,7 +5,7 @@
 
 use super::{Completion, Op, Slot, State, Tag, UringReactor};
 use crate::ids::Token;
-use crate::reactor::{CloseHow, Event};
+use crate::reactor::{CloseHow, Event, UNTAKEN_MILLIS};
 use io_uring::types::Fixed;
 use io_uring::{opcode, squeue};
 
@@ -14,6 +14,7 @@ static NO_LINGER: libc::linger = libc::linger {
     l_onoff: 1,
     l_linger: 0,
 };
+static UNTAKEN: libc::c_uint = UNTAKEN_MILLIS;
 
 impl UringReactor {
     pub(super) fn close_slot(&mut self, token: Token, how: CloseHow) {
@@ -33,11 +34,18 @@ impl UringReactor {
         if slot.has(Slot::WAITING) {
             self.push_cancel(Tag::new(Op::Writable, token.slot, slot.generation));
         }
-        if how == CloseHow::Reset {
-            self.push_linger(token.slot);
-        }
-        if self.slots[token.slot as usize].armed == 0 {
-            self.push_close(token.slot);
+        match how {
+            CloseHow::Reset => {
+                self.push_option(token.slot, libc::SOL_SOCKET, libc::SO_LINGER, &NO_LINGER);
+            }
+            CloseHow::Orderly => {
+                self.push_option(
+                    token.slot,
+                    libc::IPPROTO_TCP,
+                    libc::TCP_USER_TIMEOUT,
+                    &UNTAKEN,
+                );
+            }
         }
     }
 
@@ -50,16 +58,16 @@ impl UringReactor {
         self.push_plain(entry.user_data(cancel.pack()));
     }
 
-    fn push_linger(&mut self, number: u32) {
+    fn push_option<T>(&mut self, number: u32, level: i32, name: i32, value: &'static T) {
         let slot = &mut self.slots[number as usize];
         slot.armed += 1;
-        let tag = Tag::new(Op::Linger, number, slot.generation);
+        let tag = Tag::new(Op::SetOption, number, slot.generation);
         let entry = opcode::SetSockOpt::new(
             Fixed(number),
-            libc::SOL_SOCKET as u32,
-            libc::SO_LINGER as u32,
-            (&raw const NO_LINGER).cast(),
-            size_of::<libc::linger>() as u32,
+            level as u32,
+            name as u32,
+            std::ptr::from_ref(value).cast(),
+            size_of::<T>() as u32,
         )
         .build()
         .user_data(tag.pack());

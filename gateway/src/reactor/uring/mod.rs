@@ -61,7 +61,7 @@ enum Op {
     Receive,
     Writable,
     Cancel,
-    Linger,
+    SetOption,
     Close,
     Wake,
     Send,
@@ -99,7 +99,7 @@ impl Tag {
             3 => Op::Receive,
             4 => Op::Writable,
             5 => Op::Cancel,
-            6 => Op::Linger,
+            6 => Op::SetOption,
             7 => Op::Close,
             8 => Op::Wake,
             9 => Op::Send,
@@ -266,8 +266,8 @@ impl UringReactor {
             Op::Writable => self.on_writable(completion, events),
             // A cancel that finds nothing: the operation has ended by itself, its last completion is under way.
             Op::Cancel => {}
-            // Failed: the close is an orderly one then.
-            Op::Linger => self.disarm(completion.tag),
+            // Failed: the close is the kernel's plain one then.
+            Op::SetOption => self.disarm(completion.tag),
             Op::Close => self.on_close(completion, events),
             Op::Wake => self.on_wake(completion),
             Op::Send => unreachable!("a send outlived its flush"),
@@ -443,7 +443,7 @@ mod tests {
             Op::Receive,
             Op::Writable,
             Op::Cancel,
-            Op::Linger,
+            Op::SetOption,
             Op::Close,
             Op::Wake,
             Op::Send,
