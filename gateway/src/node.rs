@@ -34,6 +34,10 @@ const MAILBOX_BATCHES: usize = 64;
 /// middle of a lap over a large room waits a quarter as long: more publications a send when many are in flight.
 const SENDS_PER_FLUSH: usize = 64;
 
+/// Requests of the internal port get this long to end when all else has. One whose rest never comes, or whose answer
+/// nobody reads, must not keep the process.
+const REQUESTS_GRACE: Duration = Duration::from_secs(2);
+
 /// Why a node cannot run: its environment. One line that says what to do.
 #[derive(Debug, thiserror::Error)]
 pub enum NodeError {
@@ -182,8 +186,10 @@ async fn live(
         signals.stop(),
     )
     .await;
-    if let Ok(Err(error)) = serving.await {
-        tracing::warn!(%error, "the internal port ended early");
+    match tokio::time::timeout(REQUESTS_GRACE, serving).await {
+        Ok(Ok(Err(error))) => tracing::warn!(%error, "the internal port ended early"),
+        Err(_) => tracing::warn!("requests of the internal port that did not end are cut"),
+        Ok(_) => {}
     }
     Ok(drained)
 }
