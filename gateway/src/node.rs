@@ -20,6 +20,7 @@ use crate::reactor::{Reactor, ReactorError};
 use crate::shard::{REFUSAL_SLOTS, Setup, Shard};
 use rand::RngExt;
 use rand::rngs::StdRng;
+use rustix::io::Errno;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -56,8 +57,17 @@ pub enum NodeError {
         error: ReactorError,
     },
     /// No runtime, no signals, no threads.
-    #[error("cannot start: {0}")]
+    #[error("cannot start: {0}{hint}", hint = hint(.0))]
     Start(std::io::Error),
+}
+
+/// What to do about a limit that was met at the start.
+fn hint(error: &std::io::Error) -> &'static str {
+    match Errno::from_io_error(error) {
+        Some(Errno::MFILE) => ": raise LimitNOFILE, or use fewer shards",
+        Some(Errno::AGAIN) => ": raise TasksMax or LimitNPROC, or use fewer shards",
+        _ => "",
+    }
 }
 
 /// Runs a node until it is drained. Blocks; the calling thread becomes the control thread.

@@ -462,3 +462,23 @@ fn half_a_request_on_the_internal_port_does_not_keep_the_process() {
     assert_eq!(node.exit_code(), Some(0));
     drop(open);
 }
+
+#[test]
+fn too_few_descriptors_are_the_environments_fault() {
+    let ports = [0; 2].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    let [clients, internal] = ports.map(|port| port.local_addr().unwrap().to_string());
+    // A process cannot lower its own limits for a child, a shell can.
+    let script = format!(
+        "ulimit -n 40; exec {} serve --dev --shards 40 --address {clients} --internal-address {internal}",
+        env!("CARGO_BIN_EXE_ringway")
+    );
+    let output = Command::new("sh")
+        .args(["-c", &script])
+        .env_clear()
+        .env("RINGWAY_LOG__LEVEL", "off")
+        .output()
+        .unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(ENVIRONMENT), "{message}");
+    assert!(message.contains("LimitNOFILE"), "{message}");
+}

@@ -3,6 +3,7 @@
 //! The kernel spreads connections over the sockets of a `SO_REUSEPORT` group. The same option would let a second process of
 //! the same user join the group unnoticed and take half of the connections: [`claim`] looks for that first.
 
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
@@ -34,6 +35,9 @@ pub enum ListenError {
     /// No interface has this address.
     #[error("{0} is not an address of this machine")]
     NotOurs(SocketAddr),
+    /// The process may not open one more socket.
+    #[error("no descriptor is left to listen on {0}: raise LimitNOFILE, or use fewer shards")]
+    NoDescriptor(SocketAddr),
     /// Anything else.
     #[error("cannot listen on {address}: {source}")]
     Io {
@@ -50,6 +54,7 @@ impl ListenError {
             io::ErrorKind::AddrInUse => Self::InUse(address),
             io::ErrorKind::PermissionDenied => Self::Denied(address),
             io::ErrorKind::AddrNotAvailable => Self::NotOurs(address),
+            _ if Errno::from_io_error(&source) == Some(Errno::MFILE) => Self::NoDescriptor(address),
             _ => Self::Io { address, source },
         }
     }
