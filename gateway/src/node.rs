@@ -20,6 +20,7 @@ use crate::reactor::{Reactor, ReactorError};
 use crate::shard::{REFUSAL_SLOTS, Setup, Shard};
 use rand::RngExt;
 use rand::rngs::StdRng;
+use rustix::io::Errno;
 use std::net::TcpListener;
 use std::os::fd::OwnedFd;
 use std::sync::Arc;
@@ -33,6 +34,10 @@ const MAILBOX_BATCHES: usize = 64;
 /// Connections sent to between two looks at what arrives. As cheap a send as with 256, and a publication that comes in the
 /// middle of a lap over a large room waits a quarter as long: more publications a send when many are in flight.
 const SENDS_PER_FLUSH: usize = 64;
+
+/// Requests of the internal port get this long to end when all else has. One whose rest never comes, or whose answer
+/// nobody reads, must not keep the process.
+const REQUESTS_GRACE: Duration = Duration::from_secs(2);
 
 /// Why a node cannot run: its environment. One line that says what to do.
 #[derive(Debug, thiserror::Error)]
@@ -52,8 +57,17 @@ pub enum NodeError {
         error: ReactorError,
     },
     /// No runtime, no signals, no threads.
-    #[error("cannot start: {0}")]
+    #[error("cannot start: {0}{hint}", hint = hint(.0))]
     Start(std::io::Error),
+}
+
+/// What to do about a limit that was met at the start.
+fn hint(error: &std::io::Error) -> &'static str {
+    match Errno::from_io_error(error) {
+        Some(Errno::MFILE) => ": raise LimitNOFILE, or use fewer shards",
+        Some(Errno::AGAIN) => ": raise TasksMax or LimitNPROC, or use fewer shards",
+        _ => "",
+    }
 }
 
 /// Runs a node until it is drained. Blocks; the calling thread becomes the control thread.
@@ -192,8 +206,10 @@ async fn live(
         signals.stop(),
     )
     .await;
-    if let Ok(Err(error)) = serving.await {
-        tracing::warn!(%error, "the internal port ended early");
+    match tokio::time::timeout(REQUESTS_GRACE, serving).await {
+        Ok(Ok(Err(error))) => tracing::warn!(%error, "the internal port ended early"),
+        Err(_) => tracing::warn!("requests of the internal port that did not end are cut"),
+        Ok(_) => {}
     }
     Ok(drained)
 }

@@ -1,7 +1,8 @@
 //! The binary from outside: exit codes, and the one line that says why.
 
 use rustix::process::{Pid, Signal, kill_process};
-use std::net::TcpListener;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixDatagram;
 use std::path::PathBuf;
 use std::process::{Command, Output, Stdio};
@@ -348,6 +349,8 @@ struct Node {
     process: std::process::Child,
     says: UnixDatagram,
     socket: PathBuf,
+    /// Its internal address.
+    internal: String,
 }
 
 /// A failed test leaves nothing behind.
@@ -390,6 +393,7 @@ impl Node {
             process,
             says,
             socket,
+            internal,
         };
         node.wait_for("READY=1");
         node
@@ -433,4 +437,48 @@ fn a_second_signal_ends_a_long_drain_with_0() {
     node.wait_for("STOPPING=1");
     node.signal(Signal::INT);
     assert_eq!(node.exit_code(), Some(0));
+}
+
+#[test]
+fn half_a_request_on_the_internal_port_does_not_keep_the_process() {
+    let mut node = Node::start("half-request", "0");
+    let half = [
+        "GET /metrics HTTP/1.1\r\nHost",
+        "POST /api/publish HTTP/1.1\r\nHost: a\r\nX-API-Key: dev\r\nContent-Length: 100\r\n\r\n{",
+    ];
+    let open = half.map(|request| {
+        let mut client = TcpStream::connect(&node.internal).unwrap();
+        client.write_all(request.as_bytes()).unwrap();
+        client
+    });
+    // A whole one behind them: its answer says that the others are being read.
+    let mut whole = TcpStream::connect(&node.internal).unwrap();
+    whole
+        .write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        .unwrap();
+    whole.read_to_end(&mut Vec::new()).unwrap();
+    node.signal(Signal::TERM);
+    node.wait_for("STOPPING=1");
+    assert_eq!(node.exit_code(), Some(0));
+    drop(open);
+}
+
+#[test]
+fn too_few_descriptors_are_the_environments_fault() {
+    let ports = [0; 2].map(|_| TcpListener::bind("127.0.0.1:0").unwrap());
+    let [clients, internal] = ports.map(|port| port.local_addr().unwrap().to_string());
+    // A process cannot lower its own limits for a child, a shell can.
+    let script = format!(
+        "ulimit -n 40; exec {} serve --dev --shards 40 --address {clients} --internal-address {internal}",
+        env!("CARGO_BIN_EXE_ringway")
+    );
+    let output = Command::new("sh")
+        .args(["-c", &script])
+        .env_clear()
+        .env("RINGWAY_LOG__LEVEL", "off")
+        .output()
+        .unwrap();
+    let message = String::from_utf8(output.stderr).unwrap();
+    assert_eq!(output.status.code(), Some(ENVIRONMENT), "{message}");
+    assert!(message.contains("LimitNOFILE"), "{message}");
 }

@@ -3,9 +3,11 @@
 //! The kernel spreads connections over the sockets of a `SO_REUSEPORT` group. The same option would let a second process of
 //! the same user join the group unnoticed and take half of the connections: [`claim`] looks for that first.
 
+use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::time::{Duration, Instant};
 
 /// Unsent bytes above which a socket is not writable (TCP_NOTSENT_LOWAT): bounds what a peer that does not read makes the
 /// kernel hold. Accepted sockets inherit it, as they do TCP_NODELAY.
@@ -13,6 +15,11 @@ pub const NOTSENT_LOWAT: u32 = 16_384;
 
 /// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 pub const BACKLOG: i32 = 4096;
+
+/// How long an address that is in use is looked at again. The kernel takes a ring apart after its process is gone, and the
+/// listener with it: a node that takes the place of one that was killed would find the port taken for some milliseconds.
+const IN_USE_PATIENCE: Duration = Duration::from_secs(1);
+const IN_USE_LOOKS: Duration = Duration::from_millis(10);
 
 /// Why an address cannot be listened on.
 #[derive(Debug, thiserror::Error)]
@@ -28,6 +35,9 @@ pub enum ListenError {
     /// No interface has this address.
     #[error("{0} is not an address of this machine")]
     NotOurs(SocketAddr),
+    /// The process may not open one more socket.
+    #[error("no descriptor is left to listen on {0}: raise LimitNOFILE, or use fewer shards")]
+    NoDescriptor(SocketAddr),
     /// Anything else.
     #[error("cannot listen on {address}: {source}")]
     Io {
@@ -44,6 +54,7 @@ impl ListenError {
             io::ErrorKind::AddrInUse => Self::InUse(address),
             io::ErrorKind::PermissionDenied => Self::Denied(address),
             io::ErrorKind::AddrNotAvailable => Self::NotOurs(address),
+            _ if Errno::from_io_error(&source) == Some(Errno::MFILE) => Self::NoDescriptor(address),
             _ => Self::Io { address, source },
         }
     }
@@ -60,8 +71,7 @@ impl ListenError {
 pub fn claim(address: SocketAddr, cpus: &[Option<usize>]) -> Result<Vec<TcpListener>, ListenError> {
     let fail = |source| ListenError::new(address, source);
     if address.port() != 0 {
-        let probe = socket(address).map_err(fail)?;
-        probe.bind(&address.into()).map_err(fail)?;
+        wait_until_free(address).map_err(fail)?;
     }
     let mut bound = address;
     let mut listeners = Vec::with_capacity(cpus.len());
@@ -71,6 +81,19 @@ pub fn claim(address: SocketAddr, cpus: &[Option<usize>]) -> Result<Vec<TcpListe
         listeners.push(listener);
     }
     Ok(listeners)
+}
+
+/// Blocks while somebody else has the address, within [`IN_USE_PATIENCE`].
+fn wait_until_free(address: SocketAddr) -> io::Result<()> {
+    let deadline = Instant::now() + IN_USE_PATIENCE;
+    loop {
+        match socket(address)?.bind(&address.into()) {
+            Err(error) if error.kind() == io::ErrorKind::AddrInUse && Instant::now() < deadline => {
+                std::thread::sleep(IN_USE_LOOKS);
+            }
+            done => return done,
+        }
+    }
 }
 
 /// Opens one listener of a group, without looking whether somebody else listens there.
@@ -135,6 +158,20 @@ mod tests {
         listen(address, None).expect("the kernel itself would have let us in");
         drop(group);
         claim(address, &[None]).expect("free again");
+    }
+
+    #[test]
+    fn a_port_that_is_freed_in_a_moment_can_be_claimed() {
+        let group = claim(ANY, &[None]).unwrap();
+        let address = group[0].local_addr().unwrap();
+        let (claiming, claimed) = std::sync::mpsc::channel();
+        let successor = std::thread::spawn(move || {
+            claiming.send(()).unwrap();
+            claim(address, &[None])
+        });
+        claimed.recv().unwrap();
+        drop(group);
+        successor.join().unwrap().expect("it waits a moment");
     }
 
     #[test]
