@@ -97,11 +97,11 @@ impl Core {
                 channel,
                 client,
                 info,
-                present,
+                change,
             } => {
                 let channel = (text(channel.name), channel.hash, channel.namespace);
                 self.homes
-                    .member(channel, *client, info.of(bytes), *present, &mut self.links);
+                    .member(channel, *client, info.of(bytes), *change, &mut self.links);
             }
             Message::Query {
                 channel,
@@ -152,6 +152,11 @@ impl Core {
             } => {
                 self.hub
                     .on_attached(*view, *generation, *lanes, *top, &mut self.waiters);
+            }
+            Message::Missed { view, generation } => {
+                if self.hub.on_missed(*view, *generation, &mut self.links) {
+                    self.broken(*view);
+                }
             }
             Message::Append {
                 view,
