@@ -153,3 +153,8 @@ fn finds_a_cursor_that_is_off_by_one_frame() {
 fn finds_a_moved_member_that_is_skipped() {
     finds(Fault::MovedMemberSkipped);
 }
+
+#[test]
+fn finds_dropped_frames_of_which_nobody_is_told() {
+    finds(Fault::MissedNotTold);
+}

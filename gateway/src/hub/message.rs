@@ -323,6 +323,13 @@ pub enum Message {
         /// The publication's key, if it has one.
         key: Span,
     },
+    /// Home → view: from here on frames were dropped, because its shard is too far behind. The view is attached no more.
+    Missed {
+        /// The view.
+        view: u32,
+        /// Its life.
+        generation: u32,
+    },
     /// Home → view: records as frames, oldest first.
     Fetched {
         /// The view.

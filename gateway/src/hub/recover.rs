@@ -179,21 +179,21 @@ impl Hub {
             return;
         };
         waiters.extend(view.waiting.take().into_iter().flat_map(|w| *w));
+        let (namespace, top) = (view.namespace, view.top);
+        let kind = LaneKind {
+            encoding: piece.encoding,
+            sideband: false,
+        };
+        // Else it has missed what the home has dropped, and its next top is not known yet.
+        let is_attached = self.is_attached(piece.view, kind.mask());
         debug_assert!(
-            !piece.complete || piece.upto == view.top,
+            !piece.complete || !is_attached || piece.upto == top,
             "the home is ahead of what it has sent"
         );
-        let namespace = view.namespace;
-        let index = self.lane(
-            piece.view,
-            LaneKind {
-                encoding: piece.encoding,
-                sideband: false,
-            },
-        );
+        let index = self.lane(piece.view, kind);
         let lane = &mut self.lanes[index];
         // Messages of the home are in order, so what it has sent of the channel so far is what the log has had.
-        let joined = piece.complete.then_some(lane.head);
+        let joined = (piece.complete && is_attached).then_some(lane.head);
         let extras = lane.extras.get_or_insert_default();
         extras.fetching_from = None;
         extras.floor = extras.floor.max(piece.floor);

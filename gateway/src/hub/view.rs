@@ -155,19 +155,23 @@ impl Hub {
         view.subscriptions += 1;
         if !view.asked.covers(lanes) {
             view.asked = view.asked.with(lanes);
-            links
-                .to(self.keys.home(hash))
-                .messages
-                .push(Message::Attach {
-                    name: view.name.clone(),
-                    hash,
-                    namespace,
-                    view: index,
-                    generation: view.generation,
-                    lanes: view.asked,
-                });
+            self.attach(index, links);
         }
         index
+    }
+
+    /// Asks the home of a view for all that was ever asked for: an answer to an earlier question promises no more than that.
+    fn attach(&self, index: u32, links: &mut Links) {
+        let view = &self.views[index];
+        let batch = links.to(self.keys.home(view.hash));
+        batch.messages.push(Message::Attach {
+            name: view.name.clone(),
+            hash: view.hash,
+            namespace: view.namespace,
+            view: index,
+            generation: view.generation,
+            lanes: view.asked,
+        });
     }
 
     /// One subscription less.
@@ -220,6 +224,20 @@ impl Hub {
         view.attached = view.attached.with(lanes);
         view.top = top;
         waiters.extend(view.waiting.take().into_iter().flat_map(|w| *w));
+    }
+
+    /// The home has dropped frames of this view, which asks to be attached anew. Whether it is of this life: then all its
+    /// members have lost their position.
+    pub fn on_missed(&mut self, index: u32, generation: u32, links: &mut Links) -> bool {
+        let Some(view) = self.current(index, generation) else {
+            return false;
+        };
+        view.attached = LaneMask::default();
+        for lane in view.lanes.into_iter().filter(|lane| *lane != NO_LANE) {
+            self.lanes[lane].unjoin_backfills();
+        }
+        self.attach(index, links);
+        true
     }
 
     /// The lane of a view, made if need be.

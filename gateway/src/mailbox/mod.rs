@@ -53,6 +53,7 @@ pub fn pair<M>(capacity: usize, waker: Waker) -> (Outbox<M>, Inbox<M>) {
         sealed: VecDeque::new(),
         sealed_bytes: 0,
         behind: false,
+        stuck: false,
         spares: Vec::with_capacity(capacity + 1),
         spares_least: 0,
         publishes: 0,
@@ -77,6 +78,7 @@ pub struct Outbox<M> {
     sealed: VecDeque<Box<Batch<M>>>,
     sealed_bytes: usize,
     behind: bool,
+    stuck: bool,
     /// Empty batches that came back. Last in, first out: a burst's other batches are left alone, and freed in time.
     #[expect(clippy::vec_box, reason = "what the rings carry is the box")]
     spares: Vec<Box<Batch<M>>>,
@@ -124,13 +126,19 @@ impl<M> Outbox<M> {
         }
         self.free_unneeded_spares();
         self.behind = !(self.sealed.is_empty() && self.staged.is_empty());
+        self.stuck = self.behind && !handed_over;
         !self.behind
     }
 
-    /// Whether the last publish could not hand everything over. How long this has been so is for the caller, who has the
-    /// clock, to measure.
+    /// Whether the last publish could not hand everything over.
     pub fn behind(&self) -> bool {
         self.behind
+    }
+
+    /// Whether the last publish could hand nothing over, though something is staged. How long this has been so is for the
+    /// caller, who has the clock, to measure.
+    pub fn is_stuck(&self) -> bool {
+        self.stuck
     }
 
     /// Bytes staged, messages themselves included, while [`behind`](Self::behind); else 0.
@@ -140,18 +148,6 @@ impl<M> Outbox<M> {
         } else {
             0
         }
-    }
-
-    /// Takes away everything that waits, in order: the caller gives the peer up, or stages again what it cannot do without.
-    pub fn take_backlog(&mut self) -> Vec<Box<Batch<M>>> {
-        let mut backlog: Vec<_> = self.sealed.drain(..).collect();
-        self.sealed_bytes = 0;
-        self.behind = false;
-        if !self.staged.is_empty() {
-            let staged = self.take_staged();
-            backlog.push(staged);
-        }
-        backlog
     }
 
     fn take_staged(&mut self) -> Box<Batch<M>> {
@@ -256,7 +252,7 @@ mod tests {
             "not known to be behind before the next publish"
         );
         assert!(!outbox.publish());
-        assert!(outbox.behind());
+        assert!(outbox.behind() && outbox.is_stuck());
         assert_eq!(outbox.backlog_bytes(), 8);
         outbox.batch().push_bytes(b"more");
         assert_eq!(outbox.backlog_bytes(), 12);
@@ -292,31 +288,6 @@ mod tests {
         assert!(heard.iter().copied().eq(0..200));
         assert!(!outbox.behind());
         assert_eq!(outbox.sealed_bytes, 0);
-    }
-
-    #[test]
-    fn a_backlog_can_be_taken_away() {
-        let (mut outbox, mut inbox) = pair(1, Waker::none());
-        say(&mut outbox, 1);
-        outbox.publish();
-        for message in 2..5 {
-            outbox.batch().push_bytes(&vec![0; SEAL_BYTES]);
-            say(&mut outbox, message);
-            outbox.publish();
-        }
-        say(&mut outbox, 5);
-        let backlog: Vec<u64> = outbox
-            .take_backlog()
-            .iter()
-            .flat_map(|batch| batch.messages.clone())
-            .collect();
-        assert_eq!(backlog, [2, 3, 4, 5]);
-        assert!(!outbox.behind());
-        assert_eq!(outbox.backlog_bytes(), 0);
-        assert_eq!(hear(&mut inbox), [1]);
-        say(&mut outbox, 6);
-        assert!(outbox.publish());
-        assert_eq!(hear(&mut inbox), [6]);
     }
 
     #[test]

@@ -77,6 +77,13 @@ impl Core {
                 Err(error) => return self.fail_connect(token, id, error),
             }
         }
+        let channels = claims.subscriptions.iter();
+        let mut homes = channels
+            .map(|(channel, _)| self.keys.home_of(channel))
+            .chain([self.keys.home_of(&claims.user)]);
+        if homes.any(|home| self.links.is_congested(home)) {
+            return self.fail_connect(token, id, ReplyError::TOO_MANY_REQUESTS);
+        }
         let ttl = self.seconds_left(claims.expire_at);
         self.arm_expiry(token, claims.expire_at.unwrap_or(0), Timer::Expiry);
         let client_id = ClientId::from_random(self.rng.random());

@@ -153,6 +153,11 @@ impl Core {
                 self.hub
                     .on_attached(*view, *generation, *lanes, *top, &mut self.waiters);
             }
+            Message::Missed { view, generation } => {
+                if self.hub.on_missed(*view, *generation, &mut self.links) {
+                    self.broken(*view);
+                }
+            }
             Message::Append {
                 view,
                 generation,

@@ -255,7 +255,7 @@ impl<R: Reactor> Shard<R> {
         self.answer_asks();
         self.core.flush(&mut self.reactor);
         self.answer_asks();
-        self.core.is_behind = self.core.links.publish();
+        self.core.is_behind = self.core.links.publish(self.core.now.millis);
         self.core.stats.ticks += 1;
         Ok(if self.core.is_stopped {
             Turn::Stopped
@@ -497,6 +497,7 @@ impl Core {
                 );
             }
         }
+        self.links.check_bounds();
         let budget = self.config.limits.log_bytes + crate::log::CHUNK_MAX as u64;
         assert!(
             self.hub.pool.bytes_in_use() <= budget.max(2 * 1024 * 1024),

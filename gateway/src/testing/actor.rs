@@ -449,6 +449,7 @@ impl Actor {
                 };
                 match (ask, kind) {
                     (Ask::Connect, ReplyKind::Connect(_)) => live.phase = Phase::Open,
+                    (Ask::Connect, ReplyKind::Error(_)) => self.leave(stage, Leave::Politely),
                     (Ask::Subscribe(ask), ReplyKind::Subscribe(result)) => {
                         let Some(want) = self.wants.get_mut(&ask.channel) else {
                             return;

@@ -16,15 +16,18 @@ pub enum Fault {
     CursorOffByOne,
     /// A member that a removal moved behind the sweep's hand is not owed another visit.
     MovedMemberSkipped,
+    /// A view whose frames are dropped because its shard is too far behind is not told.
+    MissedNotTold,
 }
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Self; 4] = [
+    pub const ALL: [Self; 5] = [
         Self::GenerationNotChecked,
         Self::ShortSendTailLost,
         Self::CursorOffByOne,
         Self::MovedMemberSkipped,
+        Self::MissedNotTold,
     ];
 }
 

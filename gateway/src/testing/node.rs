@@ -82,7 +82,7 @@ impl SimNode {
                     id,
                     config: profile.config.clone(),
                     reactor: SimReactor::new(nets[number].clone(), buffers, buffer_bytes),
-                    links: Links::new(id, outboxes, inboxes),
+                    links: Links::new(id, outboxes, inboxes).with_bounds(profile.bounds),
                     sleeper: Waker::none().sleeper(),
                     keys,
                     // Small ones leave sweeps unfinished between ticks, as large rooms do.

@@ -6,6 +6,7 @@ use crate::config::{
     ChannelOptions, Channels, Client, Config, IncomingCpu, Limits, LogConfig, LogFormat, Origins,
     ReactorChoice, Shutdown, SlowPolicy, TokenConfig,
 };
+use crate::hub::links::Bounds;
 use crate::protocol::centrifuge::Encoding;
 use std::sync::Arc;
 use std::time::Duration;
@@ -35,6 +36,10 @@ pub struct Profile {
     pub history_is_short: bool,
     /// Publications whose data is not JSON occur, per mille of those by Protobuf clients.
     pub binary: u32,
+    /// How often a shard stalls, per mille of steps.
+    pub stalls: u32,
+    /// How far a shard may fall behind.
+    pub bounds: Bounds,
 }
 
 /// How a client behaves.
@@ -200,7 +205,7 @@ impl Profile {
             },
         };
         let binary = if rng.chance(150) { 20 } else { 0 };
-        Self {
+        let mut profile = Self {
             channels: Self::channels(rng, &config.channels),
             config: Arc::new(config),
             tempers: (0..rng.range(4, 20)).map(|_| Temper::draw(rng)).collect(),
@@ -221,7 +226,20 @@ impl Profile {
             step_millis: *rng.pick(&[2, 10, 40, 100]),
             history_is_short,
             binary,
+            stalls: 0,
+            bounds: Bounds::default(),
+        };
+        if profile.config.shards > 1 && rng.chance(300) {
+            profile.stalls = *rng.pick(&[10, 50]);
+            // Few batches under way, and few bytes: a stall is short.
+            profile.mailbox = profile.mailbox.min(2);
+            profile.bounds = Bounds {
+                intake_bytes: rng.magnitude(1024, 64 * 1024) as usize,
+                lost_bytes: rng.magnitude(1024, 64 * 1024) as usize,
+                lost_millis: rng.range(100, 1500),
+            };
         }
+        profile
     }
 
     fn channels(rng: &mut Rng, namespaces: &Channels) -> Vec<Arc<str>> {

@@ -74,6 +74,8 @@ pub struct World<S> {
     presence: BTreeMap<Arc<str>, BTreeSet<String>>,
     present_counts: BTreeMap<Arc<str>, (u32, u32)>,
     members: BTreeMap<Arc<str>, u32>,
+    /// By shard: it does not turn before this moment.
+    stalled_until: Vec<u64>,
 }
 
 /// Runs a seed over real shards. Whatever goes wrong comes back as the error: a broken promise, or what an assertion said.
@@ -128,6 +130,7 @@ impl<S: Server> World<S> {
         let stage = Stage::new(profile.clone(), clock, nets, trace);
         stage.trace(|| format!("seed {seed}: {profile:#?}"));
         Self {
+            stalled_until: vec![0; stage.nets.len()],
             stage,
             server,
             actors,
@@ -184,10 +187,22 @@ impl<S: Server> World<S> {
             if self.rng.chance(300) {
                 self.interfere();
             }
+            if self.stage.profile.stalls > 0 && self.rng.chance(self.stage.profile.stalls) {
+                self.stall();
+            }
             let millis = self.rng.range(0, self.stage.profile.step_millis);
             self.step(millis)?;
         }
         Ok(())
+    }
+
+    /// A shard does not turn for a while: too short for its clients to be blamed for it.
+    fn stall(&mut self) {
+        let shard = self.rng.index(self.stage.nets.len());
+        let millis = self.rng.range(200, 2000);
+        self.stage
+            .trace(|| format!("shard {shard} stalls for {millis} ms"));
+        self.stalled_until[shard] = self.stage.clock.millis() + millis;
     }
 
     /// Time passes, batches and bytes move, shards turn, clients read.
@@ -200,6 +215,9 @@ impl<S: Server> World<S> {
             let first = self.rng.index(self.stage.nets.len());
             for at in 0..self.stage.nets.len() {
                 let shard = (first + at) % self.stage.nets.len();
+                if !hurry && self.stage.clock.millis() < self.stalled_until[shard] {
+                    continue;
+                }
                 if self.stage.nets[shard].borrow().is_awake() || self.rng.chance(10) {
                     self.server.tick(shard);
                 }

@@ -40,7 +40,7 @@ pub struct Asked<'a> {
 
 impl Homes {
     /// Gives a view the records after an offset, as frames: all there are when they fit, so that one fetch serves
-    /// whoever comes next.
+    /// whoever comes next. A shard that is lost is given none for now: it will ask again.
     pub fn fetch(&mut self, from: ShardId, order: &FetchOrder<'_>, now: Now, links: &mut Links) {
         let index = self.find(order.name, order.hash);
         if let Some(index) = index {
@@ -57,6 +57,21 @@ impl Homes {
             order.from
         }
         .max(floor);
+        if links.is_lost(from) {
+            links.to(from).messages.push(Message::Fetched {
+                view: order.view,
+                generation: order.generation,
+                encoding: order.encoding,
+                from: order.from,
+                upto: order.from,
+                floor,
+                complete: false,
+                frames: Span::default(),
+                index: Span::default(),
+                not_json: false,
+            });
+            return;
+        }
         let out = &mut self.render[0];
         out.clear();
         let index_bytes = &mut self.numbered;
@@ -127,7 +142,7 @@ impl Homes {
         });
     }
 
-    /// Answers a client with a whole frame.
+    /// Answers a client with a whole frame. A shard that is lost is told "too many requests".
     pub fn query(&mut self, from: ShardId, asked: &Asked<'_>, now: Now, links: &mut Links) {
         let index = self.find(asked.name, asked.hash);
         if let Some(index) = index {
@@ -137,6 +152,7 @@ impl Homes {
         let mut out = std::mem::take(&mut self.render[0]);
         out.clear();
         let error = match asked.query {
+            _ if links.is_lost(from) => Some(ReplyError::TOO_MANY_REQUESTS),
             Query::Presence => {
                 let presence = home.and_then(|h| h.presence.as_deref());
                 let clients: Vec<_> = presence

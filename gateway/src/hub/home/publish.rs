@@ -142,7 +142,8 @@ impl Homes {
         self.free_if_unused(index);
     }
 
-    /// Renders once for each encoding, and gives every view what it reads. `render` says whether it is not JSON.
+    /// Renders once for each encoding, and gives every view what it reads. `render` says whether it is not JSON. The views
+    /// of a shard that is lost are told once that they miss something, and then given nothing until they attach again.
     fn fan_out(
         &mut self,
         index: u32,
@@ -152,7 +153,7 @@ impl Homes {
         links: &mut Links,
         mut render: impl FnMut(&mut Vec<u8>, Encoding, &str) -> bool,
     ) {
-        let home = &self.homes[index];
+        let home = &mut self.homes[index];
         let mut not_json = false;
         let wants = |lanes: crate::hub::message::LaneMask, encoding| {
             lanes.covers(LaneKind { encoding, sideband }.mask())
@@ -171,22 +172,32 @@ impl Homes {
             }
             _ => "",
         };
-        for attachment in &home.attached {
+        let rendered = &self.render;
+        home.attached.retain(|attachment| {
+            let is_wanted = |encoding| wants(attachment.lanes, encoding);
+            // Sideband frames matter only to views that read them; numbers matter to all.
+            if sideband && !Encoding::ALL.into_iter().any(is_wanted) {
+                return true;
+            }
+            let (view, generation) = (attachment.view, attachment.generation);
+            if links.is_lost(attachment.shard) {
+                if !crate::planted!(MissedNotTold) {
+                    let batch = links.to(attachment.shard);
+                    batch.messages.push(Message::Missed { view, generation });
+                }
+                return false;
+            }
             let batch = links.to(attachment.shard);
             let mut frames = [Span::default(); Encoding::COUNT];
             for encoding in Encoding::ALL {
-                if wants(attachment.lanes, encoding) {
-                    frames[encoding as usize] = put(batch, &self.render[encoding as usize]);
+                if is_wanted(encoding) {
+                    frames[encoding as usize] = put(batch, &rendered[encoding as usize]);
                 }
-            }
-            // Sideband frames matter only to views that read them; numbers matter to all.
-            if sideband && frames.iter().all(|f| f.len == 0) {
-                continue;
             }
             let key = put(batch, key.as_bytes());
             batch.messages.push(Message::Append {
-                view: attachment.view,
-                generation: attachment.generation,
+                view,
+                generation,
                 offset,
                 prev,
                 frames,
@@ -194,6 +205,113 @@ impl Homes {
                 not_json,
                 key,
             });
+            true
+        });
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::hub::Keys;
+    use crate::hub::links::Bounds;
+    use crate::ids::ShardId;
+    use crate::mailbox::{Inbox, Waker, pair};
+    use crate::protocol::centrifuge::publication::{PublicationParts, encode};
+    use crate::testing::profile::Profile;
+    use crate::testing::rng::Rng;
+
+    const LOST_BYTES: usize = 50_000;
+
+    /// All that the peer is told, and how many bytes waited for it.
+    fn hear(links: &mut Links, inbox: &mut Inbox<Message>) -> (Vec<Message>, usize) {
+        let (mut heard, mut bytes) = (Vec::new(), 0);
+        while let Some(batch) = inbox.take() {
+            bytes += batch.size();
+            heard.extend_from_slice(&batch.messages);
+            inbox.recycle(batch);
+            links.publish(0);
         }
+        (heard, bytes)
+    }
+
+    #[test]
+    fn what_waits_for_a_stopped_shard_is_bounded_and_its_views_are_told_once() {
+        let keys = Keys {
+            hash: [1, 2],
+            shards: 2,
+        };
+        let config = Profile::draw(&mut Rng::new(0)).config;
+        let mut homes = Homes::new(keys, config, "boot".into());
+        let (outbox, mut inbox) = pair(1, Waker::none());
+        let ways = [None, Some(outbox), None].into_iter().collect();
+        let mut links = Links::new(ShardId(0), ways, Vec::new()).with_bounds(Bounds {
+            lost_bytes: LOST_BYTES,
+            ..Bounds::default()
+        });
+        let (name, peer): (Arc<str>, _) = ("plain".into(), ShardId(1));
+        let hash = keys.hash(&name);
+        let kind = LaneKind {
+            encoding: Encoding::Json,
+            sideband: false,
+        };
+        let mut publication = Vec::new();
+        let data = format!("\"{}\"", "x".repeat(1000));
+        let parts = PublicationParts {
+            data: data.as_bytes(),
+            ..PublicationParts::default()
+        };
+        encode(&mut publication, &parts);
+        let incoming = Incoming {
+            name: &name,
+            hash,
+            namespace: 0,
+            publication: &publication,
+            json: true,
+            skip_history: false,
+        };
+        let attach = |homes: &mut Homes, links: &mut Links| {
+            homes.attach(peer, &name, hash, 0, 7, 3, kind.mask(), links);
+        };
+        attach(&mut homes, &mut links);
+        for _ in 0..1000 {
+            homes.publish(&incoming, Now::default(), &mut links);
+            links.publish(0);
+        }
+        let (heard, bytes) = hear(&mut links, &mut inbox);
+        assert!((LOST_BYTES..LOST_BYTES + 4000).contains(&bytes), "{bytes}");
+        let [Message::Attached { top: 0, .. }, appends @ .., last] = &heard[..] else {
+            panic!("{heard:?}");
+        };
+        let gapless = appends
+            .iter()
+            .zip(1..)
+            .all(|(message, n)| matches!(message, Message::Append { offset, .. } if *offset == n));
+        assert!(gapless, "{appends:?}");
+        assert!(
+            matches!(
+                last,
+                Message::Missed {
+                    view: 7,
+                    generation: 3
+                }
+            ),
+            "{last:?}"
+        );
+
+        // It takes part again when it asks to.
+        homes.publish(&incoming, Now::default(), &mut links);
+        attach(&mut homes, &mut links);
+        homes.publish(&incoming, Now::default(), &mut links);
+        links.publish(0);
+        let (heard, _) = hear(&mut links, &mut inbox);
+        assert!(
+            matches!(
+                heard[..],
+                [Message::Attached { top: 1001, lanes, .. }, Message::Append { offset: 1002, .. }]
+                    if lanes == kind.mask()
+            ),
+            "{heard:?}"
+        );
     }
 }

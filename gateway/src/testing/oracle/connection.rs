@@ -38,6 +38,8 @@ pub(crate) struct ConnectionBook {
     pub(crate) expelled: Option<u16>,
     /// Channels the world had it unsubscribed from.
     pub(crate) expelled_from: BTreeSet<Arc<str>>,
+    /// Channels in which it has lost its position (2500).
+    lost: BTreeSet<Arc<str>>,
 }
 
 impl ConnectionBook {
@@ -55,6 +57,7 @@ impl ConnectionBook {
             ended: false,
             expelled: None,
             expelled_from: BTreeSet::new(),
+            lost: BTreeSet::new(),
         }
     }
 
@@ -142,9 +145,13 @@ impl Oracle {
             }
             ClientPush::Unsubscribe { code: 2500, .. } => {
                 self.tally.unsubscribed_2500 += 1;
-                self.connections[connection].members.remove(channel);
+                let book = &mut self.connections[connection];
+                book.members.remove(channel);
+                book.lost.insert(channel.into());
                 let has_room = !self.profile.history_is_short && !self.profile.logs_are_small();
-                if !facts.was_short && has_room {
+                // A shard that fell behind has missed what its members do not get.
+                let is_fit = has_room && self.profile.stalls == 0;
+                if !facts.was_short && is_fit {
                     return violation(format!("{who}: 2500, though it took everything at once"));
                 }
                 Ok(())
@@ -240,7 +247,7 @@ impl Oracle {
                     .members
                     .get(channel)
                     .is_some_and(|member| self.memberships[*member].started < asked);
-                if was_member && !listed && !facts.was_short {
+                if was_member && !listed && !facts.was_short && self.profile.stalls == 0 {
                     return violation(format!(
                         "{who}: a member of {channel}, but not in its presence"
                     ));
@@ -272,14 +279,17 @@ impl Oracle {
             self.publications.get_mut(id).expect("it was sent").fate = Fate::Refused;
         }
         let is_fine = match (ask, code) {
-            (Ask::Unsubscribe(_) | Ask::Connect | Ask::Ping, _) => false,
+            (Ask::Unsubscribe(_) | Ask::Ping, _) => false,
+            (Ask::Connect, code) => code == 111 && self.profile.stalls > 0,
             (Ask::Wrong(expected), code) => *expected == code,
             // Too many requests: a peer is behind. Temporary, and honest.
             (_, 111) => true,
             // It may have asked before it was thrown out, and hear of it after.
             (Ask::Subscribe(ask), 105) => {
                 let book = &self.connections[connection];
-                book.members.contains_key(&ask.channel) || book.expelled_from.contains(&ask.channel)
+                book.members.contains_key(&ask.channel)
+                    || book.expelled_from.contains(&ask.channel)
+                    || book.lost.contains(&ask.channel)
             }
             (Ask::History { channel, .. }, code) => {
                 let book = &self.channels[channel];
