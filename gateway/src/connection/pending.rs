@@ -61,7 +61,9 @@ pub struct SubscribeWait {
     pub expire_at: u64,
     /// Seconds until the subscription expires, as the client is told.
     pub ttl: Option<u32>,
-    /// The home is to know of it.
+    /// The home keeps its presence.
+    pub is_present: bool,
+    /// Its join and leave are published.
     pub announces: bool,
     /// Unsubscribed meanwhile: once answered, it ends.
     pub is_cancelled: bool,

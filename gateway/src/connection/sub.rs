@@ -16,9 +16,9 @@ const PLACE: u32 = (1 << PLACE_BITS) - 1;
 impl Sub {
     /// It was made by the server: losing its position ends the connection.
     pub const SERVER_SIDE: u32 = 1 << PLACE_BITS;
-    /// It has a position.
-    pub const POSITIONED: u32 = 2 << PLACE_BITS;
-    /// The channel's home knows of it (presence, join and leave).
+    /// The channel's home keeps its presence.
+    pub const PRESENT: u32 = 2 << PLACE_BITS;
+    /// Its join was published, and so will be its leave.
     pub const ANNOUNCED: u32 = 4 << PLACE_BITS;
     /// It reads joins and leaves; the publications are another one's business.
     pub const SIDEBAND: u32 = 8 << PLACE_BITS;

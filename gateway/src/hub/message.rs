@@ -195,6 +195,17 @@ pub struct ChannelRef {
     pub namespace: u16,
 }
 
+/// A client has subscribed or left. What that means to others is its subscription's, not only its namespace's.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct MemberChange {
+    /// Arrived, or left.
+    pub has_arrived: bool,
+    /// The home keeps its presence.
+    pub is_present: bool,
+    /// Those who asked for joins and leaves are told.
+    pub is_announced: bool,
+}
+
 /// What a client asks of a channel's home.
 #[derive(Clone, Copy, Debug)]
 pub enum Query {
@@ -254,7 +265,7 @@ pub enum Message {
         /// Who waits for the outcome.
         reply: ReplyTo,
     },
-    /// A client subscribed (`present`) or left.
+    /// A client subscribed or left.
     Member {
         /// The channel.
         channel: ChannelRef,
@@ -262,8 +273,8 @@ pub enum Message {
         client: ClientId,
         /// Protobuf `ClientInfo`.
         info: Span,
-        /// Arrived or left.
-        present: bool,
+        /// What has happened.
+        change: MemberChange,
     },
     /// A client asks; answered by `Answer` with a whole frame.
     Query {

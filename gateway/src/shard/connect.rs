@@ -119,6 +119,7 @@ impl Core {
                     join_leave: grant.join_leave,
                     positioned: grant.positioned,
                     recoverable: grant.recoverable,
+                    is_present: grant.is_present,
                     announces: grant.announces,
                     ..SubscribeWait::default()
                 };

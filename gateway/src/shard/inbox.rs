@@ -97,11 +97,11 @@ impl Core {
                 channel,
                 client,
                 info,
-                present,
+                change,
             } => {
                 let channel = (text(channel.name), channel.hash, channel.namespace);
                 self.homes
-                    .member(channel, *client, info.of(bytes), *present, &mut self.links);
+                    .member(channel, *client, info.of(bytes), *change, &mut self.links);
             }
             Message::Query {
                 channel,

@@ -56,7 +56,9 @@ pub(super) struct Granted {
     pub(super) positioned: bool,
     pub(super) recoverable: bool,
     pub(super) join_leave: bool,
-    /// The home is to know of the member: it keeps presence or announces.
+    /// The home keeps its presence.
+    pub(super) is_present: bool,
+    /// Its join and leave are published.
     pub(super) announces: bool,
 }
 
@@ -90,7 +92,8 @@ pub(super) fn grant(
         positioned,
         recoverable,
         join_leave: has_join_leave && (force_push || (wish.join_leave && may_see_presence)),
-        announces: over.presence.unwrap_or(o.presence) || has_join_leave,
+        is_present: over.presence.unwrap_or(o.presence),
+        announces: has_join_leave,
     }
 }
 
@@ -157,6 +160,32 @@ mod tests {
             ..OptionOverrides::default()
         };
         assert!(!grant(&o, &over, Wish::default(), false).recoverable);
+    }
+
+    #[test]
+    fn a_token_says_whether_a_member_is_present_and_announced_whatever_the_namespace_does() {
+        for is_on in [false, true] {
+            let o = ChannelOptions {
+                presence: is_on,
+                join_leave: is_on,
+                ..options()
+            };
+            let granted = |over| {
+                let granted = grant(&o, &over, Wish::default(), false);
+                (granted.is_present, granted.announces)
+            };
+            let presence = OptionOverrides {
+                presence: Some(!is_on),
+                ..OptionOverrides::default()
+            };
+            let join_leave = OptionOverrides {
+                join_leave: Some(!is_on),
+                ..OptionOverrides::default()
+            };
+            assert_eq!(granted(OptionOverrides::default()), (is_on, is_on));
+            assert_eq!(granted(presence), (!is_on, is_on));
+            assert_eq!(granted(join_leave), (is_on, !is_on));
+        }
     }
 
     #[test]

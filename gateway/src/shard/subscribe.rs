@@ -6,7 +6,7 @@ use super::reply::Settled;
 use crate::connection::{Phase, Slot, Sub, SubExtra, SubscribeWait};
 use crate::hub::lane::LaneKind;
 use crate::hub::links::put;
-use crate::hub::message::{ChannelRef, LaneMask, Message};
+use crate::hub::message::{ChannelRef, LaneMask, MemberChange, Message};
 use crate::hub::recover::Recovery;
 use crate::ids::Token;
 use crate::protocol::centrifuge::publication::ClientInfoRef;
@@ -142,6 +142,7 @@ impl Core {
             join_leave: granted.join_leave,
             positioned: granted.positioned,
             recoverable: granted.recoverable,
+            is_present: granted.is_present,
             announces: granted.announces,
             rejects_unrecovered: request.flag & REJECT_UNRECOVERED != 0,
             ..SubscribeWait::default()
@@ -446,7 +447,7 @@ impl Core {
         let mut bits = 0;
         for (on, bit) in [
             (wait.server_side, Sub::SERVER_SIDE),
-            (wait.positioned, Sub::POSITIONED),
+            (wait.is_present, Sub::PRESENT),
             (wait.announces, Sub::ANNOUNCED),
         ] {
             bits |= if on { bit } else { 0 };
@@ -462,7 +463,8 @@ impl Core {
                 .join_backfill(wait.view, kind, token.slot, at, number, end),
             _ => self.hub.join(wait.view, kind, token.slot, at),
         };
-        conn.subs.push(Sub::new(lane, place, bits));
+        let sub = Sub::new(lane, place, bits);
+        conn.subs.push(sub);
         if wait.join_leave {
             let kind = LaneKind {
                 sideband: true,
@@ -475,13 +477,19 @@ impl Core {
             self.rescan.insert(token.slot);
             self.make_ready(token.slot);
         }
-        if wait.announces {
-            self.announce(token, wait.view, true);
-        }
+        self.tell_home(token, wait.view, sub, true);
     }
 
-    /// Tells the home that the client is in the channel, or no more.
-    fn announce(&mut self, token: Token, view_index: u32, present: bool) {
+    /// Tells the home that the client is in the channel, or no more, if that is anybody's business.
+    fn tell_home(&mut self, token: Token, view_index: u32, sub: Sub, has_arrived: bool) {
+        let change = MemberChange {
+            has_arrived,
+            is_present: sub.has(Sub::PRESENT),
+            is_announced: sub.has(Sub::ANNOUNCED),
+        };
+        if !change.is_present && !change.is_announced {
+            return;
+        }
         let Some(identity) = self.conns.get(token.slot).and_then(|c| c.identity.as_ref()) else {
             return;
         };
@@ -505,7 +513,7 @@ impl Core {
             },
             client: identity.client,
             info,
-            present,
+            change,
         });
     }
 
@@ -555,9 +563,8 @@ impl Core {
         let Some(conn) = self.conns.get(token.slot) else {
             return false;
         };
-        if conn.subs[at].has(Sub::ANNOUNCED) {
-            self.announce(token, view, false);
-        }
+        let sub = conn.subs[at];
+        self.tell_home(token, view, sub, false);
         self.remove_sub(token.slot, at);
         let hub = &self.hub;
         let beside = self

@@ -5,7 +5,7 @@ import { connected, ENCODINGS, subscribed, watched } from './harness/clients.mjs
 import { ALL, Gateway, HISTORY, PRESENCE } from './harness/gateway.mjs';
 import { RawClient } from './harness/raw.mjs';
 import { connectionToken, seconds, sign, subscriptionToken } from './harness/token.mjs';
-import { Inbox, next } from './harness/wait.mjs';
+import { Inbox, next, until } from './harness/wait.mjs';
 
 let gateway;
 before(async () => {
@@ -78,6 +78,32 @@ test('a user-limited channel is for the users it names', async (t) => {
     const reply = await client.call({ subscribe: { channel } });
     assert.equal(reply.error?.code, allowed ? undefined : 103, channel);
   }
+});
+
+test('a subscription token says whether its own subscription is present and announced', async (t) => {
+  const channel = 'kept:overridden';
+  const join = async (user, more) => {
+    const client = await asUser(t, user);
+    assert.ok((await client.call({ subscribe: { channel, join_leave: true, token: subscriptionToken(user, channel, more) } })).subscribe);
+    return client;
+  };
+  const watcher = await join('ann');
+  await join('bob', { override: { presence: { value: false }, join_leave: { value: false } } });
+  await join('cat', { override: { presence: { value: false } } });
+  await join('dan', { override: { join_leave: { value: false } } });
+  await join('eve');
+  for (const user of ['ann', 'cat', 'eve']) await watcher.push('join', ({ info }) => info.user === user);
+  const present = async () => Object.values((await watcher.call({ presence: { channel } })).presence.presence).map(({ user }) => user).sort();
+  await until(async () => String(await present()) === 'ann,dan,eve', 'those who are present');
+  assert.deepEqual(watcher.pushes('join', channel).map(({ info }) => info.user).sort(), ['ann', 'cat', 'eve']);
+});
+
+test('a subscription token announces where the namespace does not', async (t) => {
+  const channel = 'open:overridden';
+  const client = await asUser(t, 'fay');
+  const override = { join_leave: { value: true }, force_push_join_leave: { value: true } };
+  assert.ok((await client.call({ subscribe: { channel, token: subscriptionToken('fay', channel, { override }) } })).subscribe);
+  await client.push('join', ({ info }, push) => push.channel === channel && info.user === 'fay');
 });
 
 for (const encoding of ENCODINGS) {

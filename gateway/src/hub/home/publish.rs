@@ -3,7 +3,7 @@
 use super::Homes;
 use crate::hub::lane::LaneKind;
 use crate::hub::links::{Links, put};
-use crate::hub::message::{Message, Span};
+use crate::hub::message::{MemberChange, Message, Span};
 use crate::ids::{ClientId, Now};
 use crate::protocol::centrifuge::publication::{PublicationView, append_offset};
 use crate::protocol::centrifuge::{Encoding, push_join, push_leave, push_publication};
@@ -112,17 +112,15 @@ impl Homes {
         channel: (&str, u64, u16),
         client: ClientId,
         info: &[u8],
-        present: bool,
+        change: MemberChange,
         links: &mut Links,
     ) {
         let (name, hash, namespace) = channel;
-        let options = self.config.channels.options(namespace);
-        let (keeps, announces) = (options.presence, options.join_leave);
         let index = self.find_or_make(|| name.into(), name, hash, namespace);
         let home = &mut self.homes[index];
-        if keeps {
+        if change.is_present {
             let presence = home.presence.get_or_insert_default();
-            if present {
+            if change.has_arrived {
                 presence.insert(client, info);
             } else {
                 presence.remove(client);
@@ -131,10 +129,14 @@ impl Homes {
                 home.presence = None;
             }
         }
-        if announces {
+        if change.is_announced {
             let at = home.top;
             self.fan_out(index, (at, at), true, &[], links, |out, encoding, name| {
-                let push = if present { push_join } else { push_leave };
+                let push = if change.has_arrived {
+                    push_join
+                } else {
+                    push_leave
+                };
                 push(out, encoding, name, info);
                 false
             });
@@ -215,6 +217,7 @@ mod tests {
     use super::*;
     use crate::hub::Keys;
     use crate::hub::links::Bounds;
+    use crate::hub::message::LaneMask;
     use crate::ids::ShardId;
     use crate::mailbox::{Inbox, Waker, pair};
     use crate::protocol::centrifuge::publication::{PublicationParts, encode};
@@ -223,95 +226,157 @@ mod tests {
 
     const LOST_BYTES: usize = 50_000;
 
-    /// All that the peer is told, and how many bytes waited for it.
-    fn hear(links: &mut Links, inbox: &mut Inbox<Message>) -> (Vec<Message>, usize) {
-        let (mut heard, mut bytes) = (Vec::new(), 0);
-        while let Some(batch) = inbox.take() {
-            bytes += batch.size();
-            heard.extend_from_slice(&batch.messages);
-            inbox.recycle(batch);
-            links.publish(0);
+    const PEER: ShardId = ShardId(1);
+    const VIEW: (u32, u32) = (7, 3);
+
+    /// One of two shards, its way to the other one, and where the other one would hear it.
+    struct Bench {
+        homes: Homes,
+        links: Links,
+        inbox: Inbox<Message>,
+        name: Arc<str>,
+        hash: u64,
+    }
+
+    impl Bench {
+        fn new() -> Self {
+            let keys = Keys {
+                hash: [1, 2],
+                shards: 2,
+            };
+            let config = Profile::draw(&mut Rng::new(0)).config;
+            let (outbox, inbox) = pair(1, Waker::none());
+            let ways = [None, Some(outbox), None].into_iter().collect();
+            let bounds = Bounds {
+                lost_bytes: LOST_BYTES,
+                ..Bounds::default()
+            };
+            Self {
+                homes: Homes::new(keys, config, "boot".into()),
+                links: Links::new(ShardId(0), ways, Vec::new()).with_bounds(bounds),
+                inbox,
+                name: "plain".into(),
+                hash: keys.hash("plain"),
+            }
         }
-        (heard, bytes)
+
+        fn attach(&mut self, lanes: LaneMask) {
+            let (name, (view, generation)) = (self.name.clone(), VIEW);
+            self.homes.attach(
+                PEER,
+                &name,
+                self.hash,
+                0,
+                view,
+                generation,
+                lanes,
+                &mut self.links,
+            );
+        }
+
+        fn publish(&mut self, publication: &[u8]) {
+            let incoming = Incoming {
+                name: &self.name,
+                hash: self.hash,
+                namespace: 0,
+                publication,
+                json: true,
+                skip_history: false,
+            };
+            self.homes
+                .publish(&incoming, Now::default(), &mut self.links);
+            self.links.publish(0);
+        }
+
+        /// All that the peer is told, and how many bytes waited for it.
+        fn hear(&mut self) -> (Vec<Message>, usize) {
+            let (mut heard, mut bytes) = (Vec::new(), 0);
+            self.links.publish(0);
+            while let Some(batch) = self.inbox.take() {
+                bytes += batch.size();
+                heard.extend_from_slice(&batch.messages);
+                self.inbox.recycle(batch);
+                self.links.publish(0);
+            }
+            (heard, bytes)
+        }
+    }
+
+    fn lane(sideband: bool) -> LaneMask {
+        let encoding = Encoding::Json;
+        LaneKind { encoding, sideband }.mask()
     }
 
     #[test]
     fn what_waits_for_a_stopped_shard_is_bounded_and_its_views_are_told_once() {
-        let keys = Keys {
-            hash: [1, 2],
-            shards: 2,
-        };
-        let config = Profile::draw(&mut Rng::new(0)).config;
-        let mut homes = Homes::new(keys, config, "boot".into());
-        let (outbox, mut inbox) = pair(1, Waker::none());
-        let ways = [None, Some(outbox), None].into_iter().collect();
-        let mut links = Links::new(ShardId(0), ways, Vec::new()).with_bounds(Bounds {
-            lost_bytes: LOST_BYTES,
-            ..Bounds::default()
-        });
-        let (name, peer): (Arc<str>, _) = ("plain".into(), ShardId(1));
-        let hash = keys.hash(&name);
-        let kind = LaneKind {
-            encoding: Encoding::Json,
-            sideband: false,
-        };
-        let mut publication = Vec::new();
+        let mut bench = Bench::new();
         let data = format!("\"{}\"", "x".repeat(1000));
+        let mut publication = Vec::new();
         let parts = PublicationParts {
             data: data.as_bytes(),
             ..PublicationParts::default()
         };
         encode(&mut publication, &parts);
-        let incoming = Incoming {
-            name: &name,
-            hash,
-            namespace: 0,
-            publication: &publication,
-            json: true,
-            skip_history: false,
-        };
-        let attach = |homes: &mut Homes, links: &mut Links| {
-            homes.attach(peer, &name, hash, 0, 7, 3, kind.mask(), links);
-        };
-        attach(&mut homes, &mut links);
-        for _ in 0..1000 {
-            homes.publish(&incoming, Now::default(), &mut links);
-            links.publish(0);
-        }
-        let (heard, bytes) = hear(&mut links, &mut inbox);
+        bench.attach(lane(false));
+        (0..1000).for_each(|_| bench.publish(&publication));
+        let (heard, bytes) = bench.hear();
         assert!((LOST_BYTES..LOST_BYTES + 4000).contains(&bytes), "{bytes}");
         let [Message::Attached { top: 0, .. }, appends @ .., last] = &heard[..] else {
             panic!("{heard:?}");
         };
-        let gapless = appends
+        let is_gapless = appends
             .iter()
             .zip(1..)
             .all(|(message, n)| matches!(message, Message::Append { offset, .. } if *offset == n));
-        assert!(gapless, "{appends:?}");
-        assert!(
-            matches!(
-                last,
-                Message::Missed {
-                    view: 7,
-                    generation: 3
-                }
-            ),
-            "{last:?}"
-        );
+        assert!(is_gapless && appends.len() < 100, "{appends:?}");
+        let told = match last {
+            Message::Missed { view, generation } => Some((*view, *generation)),
+            _ => None,
+        };
+        assert_eq!(told, Some(VIEW));
 
-        // It takes part again when it asks to.
-        homes.publish(&incoming, Now::default(), &mut links);
-        attach(&mut homes, &mut links);
-        homes.publish(&incoming, Now::default(), &mut links);
-        links.publish(0);
-        let (heard, _) = hear(&mut links, &mut inbox);
+        // It is given nothing until it asks again.
+        bench.publish(&publication);
+        bench.attach(lane(false));
+        bench.publish(&publication);
+        let (heard, _) = bench.hear();
         assert!(
             matches!(
                 heard[..],
-                [Message::Attached { top: 1001, lanes, .. }, Message::Append { offset: 1002, .. }]
-                    if lanes == kind.mask()
+                [
+                    Message::Attached { top: 1001, .. },
+                    Message::Append { offset: 1002, .. }
+                ]
             ),
             "{heard:?}"
         );
+    }
+
+    #[test]
+    fn a_member_is_kept_and_announced_as_its_subscription_says() {
+        for (is_present, is_announced) in
+            [(false, false), (true, false), (false, true), (true, true)]
+        {
+            let mut bench = Bench::new();
+            bench.attach(lane(false).with(lane(true)));
+            for (has_arrived, present) in [(true, u32::from(is_present)), (false, 0)] {
+                let change = MemberChange {
+                    has_arrived,
+                    is_present,
+                    is_announced,
+                };
+                let (client, name) = (ClientId::from_random(1), bench.name.clone());
+                let channel = (&*name, bench.hash, 0);
+                bench
+                    .homes
+                    .member(channel, client, &[], change, &mut bench.links);
+                assert_eq!(bench.homes.presence_stats(&name).0, present);
+            }
+            let (heard, _) = bench.hear();
+            let announced = heard
+                .iter()
+                .filter(|m| matches!(m, Message::Append { sideband: true, .. }));
+            assert_eq!(announced.count(), if is_announced { 2 } else { 0 });
+        }
     }
 }
