@@ -17,7 +17,7 @@ use crate::reactor::epoll::{EpollReactor, EpollSetup};
 use crate::reactor::listener::{self, ListenError};
 use crate::reactor::uring::{UringReactor, UringSetup};
 use crate::reactor::{Reactor, ReactorError};
-use crate::shard::{REFUSAL_SLOTS, Setup, Shard};
+use crate::shard::{Permits, REFUSAL_SLOTS, Setup, Shard};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use std::net::TcpListener;
@@ -271,8 +271,12 @@ fn start(
         .zip(inboxes)
         .zip(listeners)
         .zip(cores)
+        .zip(Permits::of_node(
+            config.client.connection_limit,
+            config.shards,
+        ))
         .enumerate();
-    for (id, (((outboxes, inboxes), listener), core)) in parts {
+    for (id, ((((outboxes, inboxes), listener), core), permits)) in parts {
         let Some((waker, eventfd)) = wakers.next() else {
             break;
         };
@@ -287,6 +291,7 @@ fn start(
             links: Links::new(id, outboxes, inboxes),
             config: config.clone(),
             keys,
+            permits,
             seed: rng.random(),
             epoch: epoch.clone(),
         };
@@ -332,6 +337,7 @@ struct ThreadPlan {
     links: Links,
     config: Arc<Config>,
     keys: Keys,
+    permits: Permits,
     seed: u64,
     epoch: Arc<str>,
 }
@@ -390,6 +396,7 @@ impl ThreadPlan {
             links: self.links,
             sleeper: self.sleeper,
             keys: self.keys,
+            permits: self.permits,
             sends_per_flush: SENDS_PER_FLUSH,
             seed: self.seed,
             epoch: self.epoch,

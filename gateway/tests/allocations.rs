@@ -12,7 +12,7 @@ use ringway::protocol::centrifuge::{Encoding, client};
 use ringway::protocol::websocket::Opcode;
 use ringway::protocol::websocket::client::{write_masked_frame, write_upgrade_request};
 use ringway::reactor::{BufferId, CloseHow, Event, Reactor, ReactorStats, Send, Short};
-use ringway::shard::{Setup, Shard};
+use ringway::shard::{Permits, Setup, Shard};
 use std::alloc::{GlobalAlloc, Layout, System};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -129,7 +129,8 @@ fn shards(config: &Arc<Config>) -> Vec<Shard<Scripted>> {
         }
     }
     (0..2u16)
-        .map(|id| {
+        .zip(Permits::of_node(0, 2))
+        .map(|(id, permits)| {
             Shard::new(Setup {
                 id: ShardId(id),
                 config: config.clone(),
@@ -147,6 +148,7 @@ fn shards(config: &Arc<Config>) -> Vec<Shard<Scripted>> {
                 ),
                 sleeper: Waker::none().sleeper(),
                 keys,
+                permits,
                 sends_per_flush: ringway::reactor::FLUSH_MAX,
                 seed: 7,
                 epoch: "e".into(),

@@ -38,11 +38,16 @@ impl Core {
             conn.phase,
             Phase::Greeted | Phase::Open | Phase::Failed | Phase::Echo
         ) {
-            self.open -= 1;
+            self.no_longer_open();
         }
         let Some(conn) = self.conn(token) else { return };
         conn.phase = Phase::Closing;
         self.timers.set(deadline, token, Timer::Closing);
+    }
+
+    fn no_longer_open(&mut self) {
+        self.open -= 1;
+        self.permits.give_back();
     }
 
     /// The peer's close frame has come: the socket goes as soon as ours has left.
@@ -76,7 +81,7 @@ impl Core {
                 phase,
                 Phase::Greeted | Phase::Open | Phase::Failed | Phase::Echo
             ) {
-                self.open -= 1;
+                self.no_longer_open();
             }
         }
         self.unblock(token.slot);

@@ -11,6 +11,7 @@ mod connect;
 mod deliver;
 mod drain;
 mod inbox;
+mod limit;
 mod permit;
 mod publish;
 mod receive;
@@ -35,6 +36,7 @@ use crate::slab::Table;
 use crate::stats::ShardStats;
 use deliver::Plan;
 use hashbrown::HashTable;
+pub use limit::Permits;
 use rand::SeedableRng;
 use rand::rngs::StdRng;
 use std::io;
@@ -67,6 +69,8 @@ pub struct Setup<R> {
     pub sleeper: Sleeper,
     /// The node's hash key.
     pub keys: Keys,
+    /// Its part in the node's limit of connections.
+    pub permits: Permits,
     /// Connections sent to in one flush, at most [`crate::reactor::FLUSH_MAX`].
     pub sends_per_flush: usize,
     /// Seed of client ids and jitter.
@@ -122,6 +126,7 @@ pub(crate) struct Core {
     by_user: HashTable<connect::UserSlots>,
     /// Connections that count against the limit.
     open: u32,
+    permits: Permits,
     timers: Timers,
     heartbeat: Heartbeat,
     next_housekeeping: u64,
@@ -168,6 +173,7 @@ impl<R: Reactor> Shard<R> {
             links,
             sleeper,
             keys,
+            permits,
             sends_per_flush,
             seed,
             epoch,
@@ -191,6 +197,7 @@ impl<R: Reactor> Shard<R> {
             generations: vec![0; slots as usize],
             by_user: HashTable::new(),
             open: 0,
+            permits,
             timers: Timers::default(),
             heartbeat,
             next_housekeeping: 0,

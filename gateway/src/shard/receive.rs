@@ -140,7 +140,8 @@ impl Core {
         {
             return Err(Refusal::Forbidden);
         }
-        if self.open >= self.connections_max() || self.drain.is_on() {
+        let has_room = self.open < self.connections_max() && !self.drain.is_on();
+        if !has_room || !self.permits.take() {
             return Err(Refusal::Busy {
                 retry_after_seconds: 1 + rand::RngExt::random_range(&mut self.rng, 0..5),
             });
@@ -148,13 +149,9 @@ impl Core {
         Ok(())
     }
 
-    /// Connections this shard takes: what its table holds without the slots for refusals, or its share of the limit.
+    /// Connections this shard has room for: its table holds slots for refusals, too.
     fn connections_max(&self) -> u32 {
-        let table = (self.generations.len() as u32).saturating_sub(super::REFUSAL_SLOTS);
-        match self.config.client.connection_limit {
-            0 => table,
-            limit => table.min(limit.div_ceil(u32::from(self.keys.shards))),
-        }
+        (self.generations.len() as u32).saturating_sub(super::REFUSAL_SLOTS)
     }
 
     pub(super) fn refuse_upgrade(&mut self, token: Token, refusal: Refusal) {

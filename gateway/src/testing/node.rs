@@ -11,7 +11,7 @@ use crate::hub::links::Links;
 use crate::hub::message::{Message, Request, RequestId, Response};
 use crate::ids::ShardId;
 use crate::mailbox::{Inbox, Outbox, Waker, pair};
-use crate::shard::{Setup, Shard, Turn};
+use crate::shard::{Permits, Setup, Shard, Turn};
 
 /// One direction between two shards.
 struct Lane {
@@ -71,11 +71,13 @@ impl SimNode {
             inboxes[from][count] = Some(inbox);
             said.push(outbox);
         }
+        let limit = profile.config.client.connection_limit;
         let shards = outboxes
             .into_iter()
             .zip(inboxes)
+            .zip(Permits::of_node(limit, count as u16))
             .enumerate()
-            .map(|(number, (outboxes, inboxes))| {
+            .map(|(number, ((outboxes, inboxes), permits))| {
                 let id = ShardId(number as u16);
                 let (buffers, buffer_bytes) = profile.buffers;
                 Shard::new(Setup {
@@ -85,6 +87,7 @@ impl SimNode {
                     links: Links::new(id, outboxes, inboxes).with_bounds(profile.bounds),
                     sleeper: Waker::none().sleeper(),
                     keys,
+                    permits,
                     // Small ones leave sweeps unfinished between ticks, as large rooms do.
                     sends_per_flush: *rng.pick(&[2, 3, 5, 16, crate::reactor::FLUSH_MAX]),
                     seed: rng.next_u64(),

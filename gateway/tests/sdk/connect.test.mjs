@@ -1,6 +1,8 @@
 // Connecting: who may, as whom, for how long.
 import assert from 'node:assert/strict';
+import { once } from 'node:events';
 import { after, before, test } from 'node:test';
+import WebSocket from 'ws';
 import { connected, ENCODINGS, sdk } from './harness/clients.mjs';
 import { Gateway } from './harness/gateway.mjs';
 import { RawClient } from './harness/raw.mjs';
@@ -164,6 +166,23 @@ test('more connections of a user than its limit are refused with 3504', async (t
   second.ws.close();
   await second.closed;
   await RawClient.connected(t, gateway.url, { token });
+});
+
+test('a node takes as many connections as its limit says, wherever the kernel puts them, and no more', async (t) => {
+  const small = await Gateway.start({ client: { connection_limit: 4 } });
+  t.after(() => small.kill());
+  const clients = await Promise.all(Array.from({ length: 4 }, () => RawClient.connected(t, small.url)));
+  for (let n = 0; n < 10; n++) {
+    const refused = new WebSocket(small.url);
+    refused.on('error', () => {});
+    const [, response] = await once(refused, 'unexpected-response');
+    assert.equal(response.statusCode, 503);
+    assert.ok(Number(response.headers['retry-after']) > 0);
+    refused.terminate();
+  }
+  clients[0].ws.close();
+  await clients[0].closed;
+  await RawClient.connected(t, small.url);
 });
 
 test('the refused are told by HTTP status', async () => {
