@@ -33,6 +33,7 @@ impl Scene {
         let mut profile = Profile::draw(&mut Rng::new(1));
         profile.channels = vec![channel.clone()];
         profile.history_is_short = false;
+        profile.stalls = 0;
         Self {
             oracle: Oracle::new(Arc::new(profile), clock.clone()),
             clock,
