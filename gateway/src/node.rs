@@ -150,7 +150,7 @@ async fn live(
     let kind = choose(&config)?;
 
     let (mut threads, shards, driver) = start(&config, listeners, &cores, keys, &epoch, kind)?;
-    tokio::spawn(driver.run());
+    let driving = tokio::spawn(driver.run());
 
     let (phase, watched) = watch::channel(Phase::Starting);
     tokio::spawn({
@@ -206,6 +206,8 @@ async fn live(
         signals.stop(),
     )
     .await;
+    // Nobody answers any more: requests that wait for a shard fail now instead of when their patience ends.
+    driving.abort();
     match tokio::time::timeout(REQUESTS_GRACE, serving).await {
         Ok(Ok(Err(error))) => tracing::warn!(%error, "the internal port ended early"),
         Err(_) => tracing::warn!("requests of the internal port that did not end are cut"),

@@ -51,7 +51,7 @@ pub enum Request {
         /// Newest first.
         reverse: bool,
     },
-    /// To the home. → `Done`.
+    /// To every shard: the home drops the records, the others what they hold of them for recovery. → `Done`.
     HistoryRemove {
         /// The channel.
         channel: Arc<str>,

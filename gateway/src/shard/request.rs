@@ -36,9 +36,12 @@ impl Core {
                 self.homes
                     .history(channel, *limit, since, *reverse, self.now)
             }
-            Request::HistoryRemove { channel } => Response::Done {
-                count: self.homes.history_remove(channel),
-            },
+            Request::HistoryRemove { channel } => {
+                self.hub.forget_history(channel, self.keys.hash(channel));
+                Response::Done {
+                    count: self.homes.history_remove(channel),
+                }
+            }
             Request::Presence { channel } => Response::Presence {
                 clients: self.homes.presence(channel),
             },

@@ -159,7 +159,6 @@ impl Server for SimNode {
         let home = match &request {
             Request::Publish { channel, .. }
             | Request::History { channel, .. }
-            | Request::HistoryRemove { channel }
             | Request::Presence { channel }
             | Request::PresenceStats { channel } => Some(self.keys.home_of(channel)),
             Request::UserStatus { user } => Some(self.keys.home_of(user)),

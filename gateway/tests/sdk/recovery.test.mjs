@@ -227,3 +227,19 @@ test('unsubscribe and subscribe anew does not recover', async (t) => {
   assert.equal(context.wasRecovering, true);
   assert.equal(context.recovered, true);
 });
+
+test('what was removed from the history is not recovered, although somebody has just recovered it', async (t) => {
+  const channel = 'kept:removed';
+  const { offset } = await gateway.publish(channel, { n: 1 });
+  const recover = async () => {
+    const client = await RawClient.connected(t, gateway.url);
+    return (await client.call({ subscribe: { channel, recover: true, offset: offset - 1 } })).subscribe;
+  };
+  // One for each shard, or nearly: each keeps what it has fetched for whoever comes next.
+  for (let n = 0; n < 12; n++) assert.deepEqual((await recover()).publications, [{ data: { n: 1 }, offset }]);
+  await gateway.api('history_remove', { channel });
+  for (let n = 0; n < 12; n++) {
+    const { recovered, publications, offset: top } = await recover();
+    assert.deepEqual({ recovered, publications, top }, { recovered: undefined, publications: undefined, top: offset });
+  }
+});

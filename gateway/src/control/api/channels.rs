@@ -3,7 +3,8 @@
 use super::super::Control;
 use super::glob::Glob;
 use super::record;
-use super::{Failure, Outcome, empty, or_default, push_json, to_json, unexpected};
+use super::users::tell_all;
+use super::{Failure, Outcome, or_default, push_json, to_json, unexpected};
 use crate::config::ChannelOptions;
 use crate::hub::message::{Request, Response};
 use crate::protocol::codes::ReplyError;
@@ -129,18 +130,7 @@ pub(super) async fn history(control: &Control, params: HistoryParams) -> Outcome
 
 pub(super) async fn history_remove(control: &Control, params: ChannelParams) -> Outcome {
     let channel = channel_with(control, &params.channel, ChannelOptions::has_history)?;
-    match ask_home(
-        control,
-        &channel,
-        Request::HistoryRemove {
-            channel: channel.clone(),
-        },
-    )
-    .await
-    {
-        Response::Done { .. } => empty(),
-        answer => Err(unexpected(answer)),
-    }
+    tell_all(control, &Request::HistoryRemove { channel }).await
 }
 
 #[derive(Deserialize, Default)]

@@ -125,7 +125,7 @@ pub(super) async fn status(control: &Control, params: StatusParams) -> Outcome {
 }
 
 /// Asks every shard; one that fails makes the whole fail, the others have acted.
-async fn tell_all(control: &Control, request: &Request) -> Outcome {
+pub(super) async fn tell_all(control: &Control, request: &Request) -> Outcome {
     for answer in control.shards().ask_all(request).await {
         if !matches!(answer, Response::Done { .. }) {
             return Err(unexpected(answer));
