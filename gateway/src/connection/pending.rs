@@ -26,8 +26,8 @@ pub enum Slot {
 pub enum Awaited {
     /// To publish; the command's id.
     Publish(u32),
-    /// To render the reply.
-    Answer,
+    /// To render the reply; the command's id.
+    Answer(u32),
 }
 
 /// A subscription under way. It is in its view's count already.
@@ -161,7 +161,7 @@ impl Pending {
             |count: &mut usize, by: usize| *count = if comes { *count + by } else { *count - by };
         match slot {
             Slot::Ready(frame) => change(&mut self.ready_bytes, frame.len()),
-            Slot::Awaited(Awaited::Answer) => change(&mut self.answers, 1),
+            Slot::Awaited(Awaited::Answer(_)) => change(&mut self.answers, 1),
             _ => {}
         }
     }

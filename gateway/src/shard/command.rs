@@ -1,6 +1,7 @@
 //! Commands: which may come when, and who handles each.
 
 use super::Core;
+use super::reply::READY_BYTES_MAX;
 use crate::connection::{Phase, TICKETS_MAX};
 use crate::ids::Token;
 use crate::protocol::centrifuge::{
@@ -9,9 +10,6 @@ use crate::protocol::centrifuge::{
 use crate::protocol::codes::{Disconnect, ReplyError};
 use crate::protocol::token::TokenError;
 use crate::shard::timers::Timer;
-
-/// Bytes of replies that may wait for an earlier one.
-const READY_BYTES_MAX: usize = 1024 * 1024;
 
 impl Core {
     /// Handles one command. `false`: ignore the rest of the message.

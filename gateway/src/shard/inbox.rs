@@ -10,7 +10,7 @@ use crate::hub::view::Appended;
 use crate::ids::ShardId;
 use crate::mailbox::Batch;
 use crate::protocol::centrifuge::{reply_error, reply_publish};
-use crate::protocol::codes::Disconnect;
+use crate::protocol::codes::{Disconnect, ReplyError};
 
 /// Batches taken from one peer in one tick: a busy one does not starve the others, nor the sends.
 const BATCHES_A_TICK: usize = 8;
@@ -251,7 +251,13 @@ impl Core {
                 if *error > 0 {
                     self.count_error(*error);
                 }
-                self.answered(*reply, |out, _, _| out.extend_from_slice(frame.of(bytes)));
+                let is_too_much = self.has_too_much(reply.token, frame.len as usize);
+                self.answered(*reply, |out, encoding, awaited| match awaited {
+                    Awaited::Answer(id) if is_too_much => {
+                        reply_error(out, encoding, id, ReplyError::TOO_MANY_REQUESTS, None);
+                    }
+                    _ => out.extend_from_slice(frame.of(bytes)),
+                });
             }
             Message::UserArrived { user, reply } => {
                 let limit = if reply.is_some() {

@@ -184,7 +184,7 @@ impl Core {
         if pending.is_some_and(|p| p.answers() >= ANSWERS_MAX) {
             return Err(ReplyError::TOO_MANY_REQUESTS);
         }
-        let ticket = self.enqueue(token.slot, Slot::Awaited(Awaited::Answer));
+        let ticket = self.enqueue(token.slot, Slot::Awaited(Awaited::Answer(id)));
         let encoding = self
             .conns
             .get(token.slot)

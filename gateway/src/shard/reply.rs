@@ -10,6 +10,10 @@ use crate::protocol::codes::{Disconnect, ReplyError};
 /// Largest buffer a spare keeps.
 const SPARE_BYTES: usize = 1024;
 const SPARES_MAX: usize = 256;
+/// Bytes of replies that may wait for an earlier one, and of large answers that may wait for the socket.
+pub(super) const READY_BYTES_MAX: usize = 1024 * 1024;
+/// Up to here an answer is sent whatever waits.
+const SMALL_ANSWER_BYTES: usize = 4096;
 
 /// What became of a command that waited.
 pub(super) enum Settled<W> {
@@ -93,6 +97,16 @@ impl Core {
 
     pub(super) fn count_error(&mut self, code: u32) {
         crate::stats::count(&mut self.stats.reply_errors, code);
+    }
+
+    /// Whether an answer of `len` bytes is one too many on top of what waits for a connection. A small one always finds room,
+    /// and one however large when little waits: many large ones for a message full of small questions do not.
+    pub(super) fn has_too_much(&mut self, token: Token, len: usize) -> bool {
+        let Some(conn) = self.conn(token) else {
+            return false;
+        };
+        let ready = conn.pending.as_ref().map_or(0, |p| p.ready_bytes());
+        len > SMALL_ANSWER_BYTES && conn.private_bytes() + ready > READY_BYTES_MAX
     }
 
     /// Another shard has answered a command.

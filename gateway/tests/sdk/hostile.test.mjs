@@ -326,6 +326,19 @@ describe('endings', () => {
     await client.end();
   });
 
+  test('a message full of small questions is not given large answers without end', async (t) => {
+    const client = await RawClient.connected(t, gateway.url);
+    for (let n = 0; n < 10; n++) await gateway.publish('large', { fill: 'x'.repeat(50_000) });
+    const replies = await client.batch(Array.from({ length: 60 }, () => ({ history: { channel: 'large', limit: 10 } })));
+    const given = replies.filter((reply) => reply.history?.publications?.length === 10);
+    const refused = replies.filter((reply) => reply.error?.code === 111);
+    assert.equal(given.length + refused.length, 60);
+    assert.ok(given.length >= 1 && refused.length >= 1, `${given.length} given`);
+    // Having read them it may ask again.
+    const [again] = await client.batch([{ history: { channel: 'large', limit: 10 } }]);
+    assert.equal(again.history.publications.length, 10);
+  });
+
   test('a flood of connects that say nothing leaves room for others', async (t) => {
     const idle = await Promise.all(Array.from({ length: 300 }, () => Bytes.open(t, gateway.port)));
     const client = await within(connected(t, gateway.url), 'a connect beside a flood');
