@@ -135,6 +135,14 @@ impl Heartbeat {
         })
     }
 
+    /// Whether a ping of this slot that leaves now leaves in time, given that it has not left before.
+    pub fn pinged_just_now(&self, slot: u32, now_ms: u64) -> bool {
+        let phase = u64::from(slot / GROUP) % self.steps;
+        // The hand is still in the slot's step, or was through with it a moment ago.
+        let is_under_hand = self.ping.place > 0 && self.ping.step % self.steps == phase;
+        is_under_hand || now_ms <= self.passed_ms[phase as usize] + LATE_MS
+    }
+
     fn advance_ping(&mut self, now_ms: u64, overdue: u64, slots: u32, name: &mut impl FnMut(Beat)) {
         let mut left = budget(slots);
         while self.starts_ms(self.ping.step) <= now_ms {
@@ -307,6 +315,29 @@ mod tests {
                     .all(|(ping, pong)| pong - ping == TIMEOUT)
             );
         }
+    }
+
+    #[test]
+    fn a_ping_that_leaves_a_quarter_of_a_second_after_the_hand_is_late() {
+        let mut heart = Heartbeat::new(INTERVAL, TIMEOUT);
+        let slots = 20_000;
+        let mut pinged = HashMap::new();
+        let mut now_ms = 1_234;
+        while now_ms < 1_234 + 2 * INTERVAL {
+            for beat in beats(&mut heart, now_ms, slots) {
+                if let Beat::Ping(slot) = beat {
+                    pinged.insert(slot, now_ms);
+                    assert!(heart.pinged_just_now(slot, now_ms));
+                }
+            }
+            for (slot, at) in &pinged {
+                if now_ms > at + LATE_MS {
+                    assert!(!heart.pinged_just_now(*slot, now_ms), "slot {slot}");
+                }
+            }
+            now_ms += 50;
+        }
+        assert_eq!(pinged.len(), slots as usize);
     }
 
     #[test]

@@ -40,6 +40,8 @@ pub struct Flags(u16);
 impl Flags {
     /// A ping did not leave at once, so that its pong may be late.
     pub const PING_LATE: Flags = Flags(1);
+    /// A ping has not left yet.
+    pub const PING_WAITS: Flags = Flags(512);
     /// Its user's home counts it.
     pub const COUNTED: Flags = Flags(2);
     /// The client speaks WebSocket pings instead of the protocol's.

@@ -403,6 +403,12 @@ impl Core {
             let private_taken = left.min(part.private);
             private.advance(private_taken);
             left -= private_taken;
+            if private.is_empty() && conn.flags.has(Flags::PING_WAITS) {
+                conn.flags.set(Flags::PING_WAITS, false);
+                if !self.heartbeat.pinged_just_now(part.slot, self.now.millis) {
+                    conn.flags.set(Flags::PING_LATE, true);
+                }
+            }
             if private.is_empty()
                 && let Some(private) = conn.private.take()
             {

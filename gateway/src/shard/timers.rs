@@ -319,8 +319,12 @@ impl Core {
             return;
         }
         let is_frame = conn.flags.has(Flags::FRAME_PINGS);
+        // One that has left is answered or not, whenever this one leaves.
+        let is_first = conn.pings == 0 || conn.flags.has(Flags::PING_WAITS);
         conn.pings += u8::from(asks_pong);
-        // The pong is waited for from the moment the ping leaves: at once, unless the connection is or becomes blocked.
+        // The pong is waited for from the moment the ping leaves: at once, unless the connection is or becomes blocked, or
+        // we have more to send than we get done.
+        conn.flags.set(Flags::PING_WAITS, is_first);
         conn.flags
             .set(Flags::PING_LATE, self.blocked.contains(slot));
         self.say(slot, |out, encoding: Encoding| {
@@ -341,7 +345,7 @@ impl Core {
             return;
         }
         // When the ping left late, its pong is looked for in the next round.
-        let waits = is_blocked || conn.private.as_ref().is_some_and(|p| !p.is_empty());
+        let waits = is_blocked || conn.flags.has(Flags::PING_WAITS);
         if conn.flags.has(Flags::PING_LATE) || waits {
             conn.flags.set(Flags::PING_LATE, waits);
             return;

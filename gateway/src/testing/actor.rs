@@ -51,6 +51,8 @@ struct Live {
     phase: Phase,
     asks: VecDeque<(u32, Ask)>,
     ws_pings: VecDeque<Vec<u8>>,
+    /// Pings read and not answered.
+    owed_pongs: u32,
     /// Commands not written yet.
     staged: Vec<u8>,
 }
@@ -139,6 +141,7 @@ impl Actor {
             phase: Phase::Upgrading,
             asks: VecDeque::new(),
             ws_pings: VecDeque::new(),
+            owed_pongs: 0,
             staged: Vec::new(),
         });
         if !self.temper.mute && self.rng.chance(100) {
@@ -276,7 +279,7 @@ impl Actor {
         self.paused_until = stage.clock.millis() + self.rng.magnitude(1, 3000);
     }
 
-    /// From now on it reads everything at once and answers. Who never reads leaves.
+    /// From now on it reads everything at once and answers, what it has left unanswered too. Who never reads leaves.
     pub fn settle_down(&mut self, stage: &mut Stage) {
         for id in self.vanished.drain(..) {
             stage.abort(id);
@@ -284,6 +287,8 @@ impl Actor {
         if self.temper.reads == Reads::Never || self.temper.mute {
             self.leave(stage, Leave::Reset);
         }
+        self.pong(stage);
+        self.write(stage);
         if let Some(live) = &self.live {
             let net = &mut *stage.nets[live.link.shard].borrow_mut();
             net.smooth(live.link.socket);
@@ -424,9 +429,9 @@ impl Actor {
         let now = stage.clock.millis();
         match &reply.kind {
             ReplyKind::Ping if reply.id == 0 => {
+                live.owed_pongs += 1;
                 if self.temper.pongs || stage.is_calm {
-                    wire::pong(&mut live.staged, self.temper.encoding);
-                    stage.oracle.ponged(live.id);
+                    self.pong(stage);
                 }
             }
             ReplyKind::Push { channel, push } => match push {
@@ -475,6 +480,15 @@ impl Actor {
                     _ => {}
                 }
             }
+        }
+    }
+
+    /// Answers every ping.
+    fn pong(&mut self, stage: &mut Stage) {
+        let Some(live) = &mut self.live else { return };
+        for _ in 0..std::mem::take(&mut live.owed_pongs) {
+            wire::pong(&mut live.staged, self.temper.encoding);
+            stage.oracle.ponged(live.id);
         }
     }
 

@@ -57,6 +57,7 @@ enum Waiting {
     Presence(Arc<str>),
     PresenceStats(Arc<str>),
     Channels,
+    Removal(Arc<str>),
     Other,
 }
 
@@ -235,8 +236,9 @@ impl<S: Server> World<S> {
         let channel = self.rng.pick(&self.stage.profile.channels).clone();
         match self.rng.below(1000) {
             0..15 => {
-                self.stage.oracle.history_removed(&channel);
-                self.request(Request::HistoryRemove { channel }, Waiting::Other);
+                self.stage.oracle.removing_history(&channel);
+                let waiting = Waiting::Removal(channel.clone());
+                self.request(Request::HistoryRemove { channel }, waiting);
             }
             15..25 => {
                 let Some((connection, client)) = self.somebody() else {
@@ -357,6 +359,9 @@ impl<S: Server> World<S> {
                     for (channel, members) in channels {
                         *self.members.entry(channel).or_default() += members;
                     }
+                }
+                (Waiting::Removal(channel), Response::Done { .. }) => {
+                    self.stage.oracle.history_removed(&channel);
                 }
                 (Waiting::Other, Response::Done { .. }) => {}
                 (waiting, response) => {

@@ -23,8 +23,9 @@ pub(crate) struct ChannelBook {
     tops: Vec<Vec<(Stamp, u64)>>,
     /// A publication that is not JSON was sent.
     pub(crate) has_binary: bool,
-    /// Its history was removed at least once.
-    pub(crate) was_cut: bool,
+    /// Removals of its history that are under way, and the event at which the last one was over.
+    pub(crate) removals: u32,
+    pub(crate) removed: u64,
     /// In channels without offsets: some member saw the second right behind the first, and this one, if there is one,
     /// could not have missed anything between them.
     pub(crate) follows: BTreeMap<(u64, u64), Option<usize>>,
@@ -42,7 +43,8 @@ impl ChannelBook {
             epoch: None,
             tops: vec![Vec::new(); shards + 1],
             has_binary: false,
-            was_cut: false,
+            removals: 0,
+            removed: 0,
             follows: BTreeMap::new(),
         }
     }
@@ -63,6 +65,16 @@ impl ChannelBook {
             ));
         }
         Ok(())
+    }
+
+    /// Whether somebody knows at which offset this publication stands.
+    pub(crate) fn is_placed(&self, id: u64) -> bool {
+        self.places.contains_key(&id)
+    }
+
+    /// Whether a publication of this moment may have been removed with the history.
+    pub(crate) fn may_be_removed(&self, sent: Stamp) -> bool {
+        self.removals > 0 || sent.event < self.removed
     }
 
     /// The channel has this epoch, as always.

@@ -7,12 +7,15 @@ use crate::protocol::centrifuge::client::{
     ClientPush, ClientReply, Connected, ReplyKind, Subscribed,
 };
 use crate::testing::net::Facts;
-use crate::testing::profile::Temper;
+use crate::testing::profile::{Reads, Temper};
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 
 /// How late a ping may be, and the end of who does not answer one, beyond what is promised: steps of virtual time.
 const SLACK_MILLIS: u64 = 1500;
+
+/// How far the moments at which a client reads and writes are from those at which the gateway does: a step.
+pub(super) const COARSE_MILLIS: u64 = 500;
 
 /// The shadow of one connection.
 #[derive(Debug)]
@@ -28,18 +31,20 @@ pub(crate) struct ConnectionBook {
     pub(crate) members: BTreeMap<Arc<str>, usize>,
     /// When the last ping was read, or the connection was made; milliseconds.
     pub(super) pinged: u64,
-    /// When the first ping without an answer was read.
-    pub(super) unanswered: Option<u64>,
+    /// When the pings were read that it has not answered.
+    pub(super) unanswered: VecDeque<u64>,
+    /// When it last answered one that was overdue: it may be closed already.
+    pub(super) ponged_late: u64,
     /// The client closed or dropped it.
     pub(crate) left: bool,
     /// It ended.
     pub(crate) ended: bool,
     /// The world had it closed: by this code.
     pub(crate) expelled: Option<u16>,
+    /// When it last read that the gateway has unsubscribed it.
+    unsubscribed: BTreeMap<Arc<str>, Stamp>,
     /// Channels the world had it unsubscribed from.
     pub(crate) expelled_from: BTreeSet<Arc<str>>,
-    /// Channels in which it has lost its position (2500).
-    lost: BTreeSet<Arc<str>>,
 }
 
 impl ConnectionBook {
@@ -52,12 +57,13 @@ impl ConnectionBook {
             pending: VecDeque::new(),
             members: BTreeMap::new(),
             pinged: opened.millis,
-            unanswered: None,
+            unanswered: VecDeque::new(),
+            ponged_late: 0,
             left: false,
             ended: false,
             expelled: None,
+            unsubscribed: BTreeMap::new(),
             expelled_from: BTreeSet::new(),
-            lost: BTreeSet::new(),
         }
     }
 
@@ -76,9 +82,15 @@ impl Oracle {
             .push_back((id, ask, now));
     }
 
-    /// A client answers a ping.
+    /// A client answers the oldest ping that it has not answered.
     pub fn ponged(&mut self, connection: ConnectionId) {
-        self.connections[connection].unanswered = None;
+        let now = self.clock.millis();
+        let timeout = self.profile.config.client.pong_timeout.as_millis() as u64;
+        let book = &mut self.connections[connection];
+        let pinged = book.unanswered.pop_front();
+        if pinged.is_some_and(|at| now + COARSE_MILLIS >= at + timeout) {
+            book.ponged_late = now;
+        }
     }
 
     /// A client reads a reply, a push or a ping.
@@ -104,7 +116,7 @@ impl Oracle {
             ReplyKind::Ping => {
                 let now = self.clock.millis();
                 book.pinged = now;
-                book.unanswered.get_or_insert(now);
+                book.unanswered.push_back(now);
                 self.tally.pings += 1;
                 Ok(())
             }
@@ -145,26 +157,32 @@ impl Oracle {
             }
             ClientPush::Unsubscribe { code: 2500, .. } => {
                 self.tally.unsubscribed_2500 += 1;
-                let book = &mut self.connections[connection];
-                book.members.remove(channel);
-                book.lost.insert(channel.into());
+                self.unsubscribed(connection, channel);
                 let has_room = !self.profile.history_is_short && !self.profile.logs_are_small();
                 // A shard that fell behind has missed what its members do not get.
                 let is_fit = has_room && self.profile.stalls == 0;
-                if !facts.was_short && is_fit {
+                if !facts.was_short && is_fit && !self.may_have_lost_the_rest(member) {
                     return violation(format!("{who}: 2500, though it took everything at once"));
                 }
                 Ok(())
             }
             ClientPush::Unsubscribe { code: 2000, .. } => {
-                let book = &mut self.connections[connection];
-                book.members.remove(channel);
-                match book.expelled_from.contains(channel) {
+                self.unsubscribed(connection, channel);
+                match self.connections[connection].expelled_from.contains(channel) {
                     true => Ok(()),
                     false => violation(format!("{who}: unsubscribed, though nobody asked for it")),
                 }
             }
             other => violation(format!("{who}: {other:?}")),
+        }
+    }
+
+    /// The gateway has ended a membership.
+    fn unsubscribed(&mut self, connection: ConnectionId, channel: &str) {
+        let now = self.stamp();
+        let book = &mut self.connections[connection];
+        if let Some((channel, _)) = book.members.remove_entry(channel) {
+            book.unsubscribed.insert(channel, now);
         }
     }
 
@@ -202,7 +220,7 @@ impl Oracle {
             if error.message.is_empty() {
                 return violation(format!("{who}: error {} without a message", error.code));
             }
-            return self.failed(connection, &ask, error.code);
+            return self.failed(connection, &ask, asked, error.code);
         }
         match (&ask, &reply.kind) {
             (Ask::Connect, ReplyKind::Connect(result)) => self.connected(connection, now, result),
@@ -214,7 +232,7 @@ impl Oracle {
                 Ok(())
             }
             (Ask::Publish(_, id), ReplyKind::Publish) => {
-                self.publications.get_mut(id).expect("it was sent").fate = Fate::Accepted;
+                self.publications.get_mut(id).expect("it was sent").fate = Fate::Accepted(now);
                 Ok(())
             }
             (
@@ -273,7 +291,7 @@ impl Oracle {
         }
     }
 
-    fn failed(&mut self, connection: ConnectionId, ask: &Ask, code: u32) -> Verdict {
+    fn failed(&mut self, connection: ConnectionId, ask: &Ask, asked: Stamp, code: u32) -> Verdict {
         let who = format!("connection {connection}");
         if let Ask::Publish(_, id) = ask {
             self.publications.get_mut(id).expect("it was sent").fate = Fate::Refused;
@@ -284,12 +302,11 @@ impl Oracle {
             (Ask::Wrong(expected), code) => *expected == code,
             // Too many requests: a peer is behind. Temporary, and honest.
             (_, 111) => true,
-            // It may have asked before it was thrown out, and hear of it after.
+            // It is a member, or was one when it asked: an unsubscribe push overtakes replies that wait for others.
             (Ask::Subscribe(ask), 105) => {
                 let book = &self.connections[connection];
-                book.members.contains_key(&ask.channel)
-                    || book.expelled_from.contains(&ask.channel)
-                    || book.lost.contains(&ask.channel)
+                let ended = book.unsubscribed.get(&ask.channel);
+                book.members.contains_key(&ask.channel) || ended.is_some_and(|ended| asked < *ended)
             }
             (Ask::History { channel, .. }, code) => {
                 let book = &self.channels[channel];
@@ -430,10 +447,15 @@ impl Oracle {
                 now - book.pinged
             ));
         }
-        let timeout = client.pong_timeout.as_millis() as u64;
-        match book.unanswered {
+        // Who does not read why it is closed is reset five seconds later.
+        let closing = match book.temper.reads {
+            Reads::Promptly => 0,
+            _ => 5000,
+        };
+        let timeout = client.pong_timeout.as_millis() as u64 + closing;
+        match book.unanswered.front() {
             // A ping that left late is asked for in the next round.
-            Some(since) if now > since + timeout + interval + 2000 + SLACK_MILLIS => {
+            Some(since) if now > *since + timeout + interval + 2000 + SLACK_MILLIS => {
                 violation(format!(
                     "connection {connection}: answered no ping for {} ms, still there",
                     now - since

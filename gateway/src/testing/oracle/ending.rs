@@ -1,5 +1,6 @@
 //! The end of a connection: it needs a reason.
 
+use super::connection::COARSE_MILLIS;
 use super::{ConnectionId, Oracle, Verdict, violation};
 use crate::protocol::centrifuge::Encoding;
 use crate::testing::net::Facts;
@@ -69,10 +70,12 @@ impl Oracle {
                     3008 => facts.was_short || self.profile.logs_are_small(),
                     3012 => {
                         let timeout = config.pong_timeout.as_millis() as u64;
+                        let is_overdue = (book.unanswered.front())
+                            .is_some_and(|at| now + COARSE_MILLIS >= at + timeout);
+                        let was_overdue =
+                            book.ponged_late > 0 && now <= book.ponged_late + COARSE_MILLIS;
                         // A socket's own delays are the client's.
-                        is_disturbed
-                            || !book.temper.pongs
-                                && book.unanswered.is_some_and(|at| now + 500 >= at + timeout)
+                        is_disturbed || !book.temper.pongs && (is_overdue || was_overdue)
                     }
                     3502 => {
                         book.client.is_none()

@@ -1,6 +1,6 @@
 //! Recoveries, and answers to history commands.
 
-use super::{Oracle, Stamp, Verdict, violation};
+use super::{Fate, Oracle, Stamp, Verdict, violation};
 use crate::protocol::centrifuge::client::{ClientPublication, Subscribed};
 use crate::testing::net::Facts;
 
@@ -36,12 +36,14 @@ impl Oracle {
                 let ttl = book.options.history_ttl.as_millis() as u64;
                 book.offsets
                     .get(&offset)
-                    .is_some_and(|id| now + 1000 < self.publications[id].sent.millis + ttl)
+                    .map(|id| self.publications[id].sent)
+                    .is_some_and(|sent| {
+                        now + 1000 < sent.millis + ttl && !book.may_be_removed(sent)
+                    })
             };
             let top = result.offset;
             let is_due = book.is_epoch(epoch)
                 && !self.profile.history_is_short
-                && !book.was_cut
                 && from <= top
                 && if from == top {
                     holds(top)
@@ -57,6 +59,7 @@ impl Oracle {
             };
         }
         self.tally.recovered += 1;
+        self.memberships[member].is_recovered = true;
         if !book.is_epoch(epoch) {
             return violation(format!("{who}: recovered from another epoch, {epoch:?}"));
         }
@@ -79,6 +82,35 @@ impl Oracle {
             }
             more => violation(format!("{who}: {} publications in the reply", more.len())),
         }
+    }
+
+    /// Whether what a recovered member needs next may be gone from the history by now. What it has not been sent yet is
+    /// taken from there in pieces, and is not held for it.
+    pub(super) fn may_have_lost_the_rest(&self, member: usize) -> bool {
+        let member = &self.memberships[member];
+        let (true, Some(offset)) = (member.is_recovered, member.offset) else {
+            return false;
+        };
+        let book = &self.channels[&member.channel];
+        let now = self.clock.millis();
+        let ttl = book.options.history_ttl.as_millis() as u64;
+        let next = offset + 1;
+        // Where these stand nobody has seen: any of them may be the next, or the newest.
+        let unplaced: Vec<Stamp> = book
+            .sent
+            .iter()
+            .filter(|id| !book.is_placed(**id))
+            .map(|id| &self.publications[id])
+            .filter(|it| !it.skip_history && it.fate != Fate::Refused)
+            .map(|it| it.sent)
+            .collect();
+        let top = book.offsets.last_key_value().map_or(0, |(top, _)| *top) + unplaced.len() as u64;
+        let is_gone = |sent: &Stamp| now > sent.millis + ttl || book.may_be_removed(*sent);
+        next + u64::from(book.options.history_size) <= top
+            || match book.offsets.get(&next) {
+                Some(id) => is_gone(&self.publications[id].sent),
+                None => unplaced.iter().any(is_gone),
+            }
     }
 
     /// The answer to a history command.

@@ -1,11 +1,12 @@
 //! One subscription of one connection, from its reply to its end, and the publications seen in it.
 
+use super::channel::ChannelBook;
 use super::{ConnectionId, Fate, Oracle, Publisher, Stamp, Verdict, violation};
 use crate::config::SlowPolicy;
 use crate::protocol::centrifuge::client::ClientPublication;
 use crate::testing::net::Facts;
 use crate::testing::payload;
-use std::collections::{BTreeMap, HashMap, HashSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::sync::Arc;
 
 /// The shadow of one membership.
@@ -16,6 +17,8 @@ pub(crate) struct Membership {
     /// When the client read the subscribe reply: what is sent after it must arrive.
     pub(crate) started: Stamp,
     pub(crate) wants_joins: bool,
+    /// It was told that it would get all it has missed.
+    pub(crate) is_recovered: bool,
     /// The offset up to which it has everything; `None` until it is known.
     pub(crate) offset: Option<u64>,
     /// Publications seen, in order.
@@ -38,6 +41,7 @@ impl Membership {
             channel,
             started,
             wants_joins,
+            is_recovered: false,
             offset,
             seen: Vec::new(),
             seen_set: HashSet::new(),
@@ -167,7 +171,7 @@ impl Oracle {
         let due = || {
             book.sent.iter().filter(|id| {
                 let published = &self.publications[id];
-                published.fate == Fate::Accepted
+                published.is_accepted()
                     && published.sent > member.started
                     && !published.skip_history
             })
@@ -198,35 +202,46 @@ impl Oracle {
         if book.options.slow != SlowPolicy::Latest {
             return Ok(());
         }
-        // Of each key the newest must be there. The control thread's are ordered among themselves; among those of
-        // clients only the ones of one connection are.
-        let mut newest: BTreeMap<(&str, Publisher), u64> = BTreeMap::new();
-        for id in due() {
-            let published = &self.publications[id];
-            newest.insert((&published.key, published.publisher), *id);
-        }
-        let mut keys: HashMap<&str, Vec<u64>> = HashMap::new();
-        for ((key, _), id) in newest {
-            keys.entry(key).or_default().push(id);
-        }
-        for (key, candidates) in keys {
-            // One that is not kept, or whose acceptance nobody has seen, may be newer, and then it is the one that came.
-            let is_followed = book.sent.iter().any(|id| {
-                let later = &self.publications[id];
-                (later.skip_history || member.seen_set.contains(id))
-                    && *later.key == *key
-                    && candidates.iter().all(|c| c < id)
-            });
-            if is_followed {
-                continue;
-            }
-            if !candidates.iter().any(|id| member.seen_set.contains(id)) {
+        // Of each key the newest must be there.
+        let keys: BTreeSet<&str> = due().map(|id| &*self.publications[id].key).collect();
+        for key in keys {
+            let newest = self.may_be_newest(book, key);
+            if !newest.iter().any(|id| member.seen_set.contains(id)) {
                 return violation(format!(
-                    "{}: the newest of key {key:?}, one of {candidates:?}, never came",
+                    "{}: the newest of key {key:?}, one of {newest:?}, never came",
                     who()
                 ));
             }
         }
         Ok(())
+    }
+
+    /// Which publications may be the newest of a key, as far as their publishers know. Each one's are ordered among
+    /// themselves; what was accepted before another was sent is older than that. What nobody was told of, or what is not
+    /// kept, may be newer, but need not be there.
+    fn may_be_newest(&self, book: &ChannelBook, key: &str) -> Vec<u64> {
+        let mut newest: BTreeMap<Publisher, Vec<u64>> = BTreeMap::new();
+        let mut last_sent = None;
+        for id in &book.sent {
+            let published = &self.publications[id];
+            if published.key != key || published.fate == Fate::Refused {
+                continue;
+            }
+            let mine = newest.entry(published.publisher).or_default();
+            if published.is_accepted() && !published.skip_history {
+                mine.clear();
+                last_sent = Some(published.sent);
+            }
+            mine.push(*id);
+        }
+        let is_older = |id: &u64| match self.publications[id].fate {
+            Fate::Accepted(answered) => last_sent.is_some_and(|sent| answered < sent),
+            _ => false,
+        };
+        newest
+            .into_values()
+            .flatten()
+            .filter(|id| !is_older(id))
+            .collect()
     }
 }

@@ -107,7 +107,8 @@ pub enum Publisher {
 pub(crate) enum Fate {
     /// No answer yet, or none ever.
     Unknown,
-    Accepted,
+    /// Its publisher was told so at this moment.
+    Accepted(Stamp),
     Refused,
 }
 
@@ -121,6 +122,12 @@ pub(crate) struct Published {
     pub(crate) sent: Stamp,
     pub(crate) fate: Fate,
     pub(crate) data: Vec<u8>,
+}
+
+impl Published {
+    pub(crate) fn is_accepted(&self) -> bool {
+        matches!(self.fate, Fate::Accepted(_))
+    }
 }
 
 /// How often things happened: a run that never saw a thing has not tested it.
@@ -255,7 +262,7 @@ impl Oracle {
             .publications
             .get_mut(&id)
             .expect("only what was sent is answered");
-        published.fate = Fate::Accepted;
+        published.fate = Fate::Accepted(now);
         let (channel, stored) = (published.channel.clone(), !published.skip_history);
         let book = self.book(&channel);
         match position {
@@ -321,9 +328,17 @@ impl Oracle {
         self.connections[connection].client.as_deref()
     }
 
-    /// The world had a channel's history removed.
+    /// The world has a channel's history removed.
+    pub fn removing_history(&mut self, channel: &str) {
+        self.book(channel).removals += 1;
+    }
+
+    /// It is removed.
     pub fn history_removed(&mut self, channel: &str) {
-        self.book(channel).was_cut = true;
+        let now = self.stamp();
+        let book = self.book(channel);
+        book.removals -= 1;
+        book.removed = now.event;
     }
 
     fn encoding(&self, connection: ConnectionId) -> Encoding {

@@ -1,6 +1,6 @@
 //! The order of publications in one channel: one for all members, and each publisher's own.
 
-use super::{Fate, Oracle, Verdict, violation};
+use super::{Oracle, Verdict, violation};
 use std::collections::{BTreeMap, HashMap, HashSet};
 
 /// Bits by index.
@@ -147,7 +147,7 @@ impl Oracle {
             let missed = book.sent[before + 1..place[id]].iter().find(|between| {
                 let published = &self.publications[between];
                 (published.publisher, published.skip_history) == lane
-                    && published.fate == Fate::Accepted
+                    && published.is_accepted()
                     && !seen.contains(between)
             });
             if let Some(missed) = missed {

@@ -119,6 +119,20 @@ impl Scene {
         self.numbers
     }
 
+    fn is_unsubscribed(&mut self, connection: ConnectionId, code: u32) -> Verdict {
+        let push = ClientPush::Unsubscribe {
+            code,
+            reason: "as it is".into(),
+        };
+        let channel = self.channel.clone();
+        let kind = ReplyKind::Push {
+            channel: (&*channel).into(),
+            push,
+        };
+        let reply = ClientReply { id: 0, kind };
+        self.oracle.replied(connection, &reply, SMOOTH)
+    }
+
     fn sees(&mut self, connection: ConnectionId, number: u64, offset: u64) -> Verdict {
         self.sees_with(connection, number, offset, SMOOTH)
     }
@@ -335,6 +349,159 @@ fn recovered_means_that_nothing_is_missing() {
         s.oracle.settled(|_| SMOOTH),
         "has got to offset 2, the channel to 3",
     );
+}
+
+#[test]
+fn a_recovered_member_is_told_2500_only_when_the_rest_may_be_gone() {
+    // It recovers from 1 and is shown the second of three.
+    let scene = || {
+        let mut scene = Scene::of("deep:1");
+        let ids: Vec<u64> = (1..=3).map(|offset| scene.publishes(offset)).collect();
+        let client = scene.client();
+        let second = payload::json(ids[1], 3);
+        let reply = Subscribed {
+            recoverable: true,
+            positioned: true,
+            was_recovering: true,
+            recovered: true,
+            offset: 1,
+            epoch: "boot".into(),
+            publications: vec![ClientPublication {
+                data: &second,
+                offset: 2,
+                ..ClientPublication::default()
+            }],
+            ..Subscribed::default()
+        };
+        scene.subscribes(client, Some(1), reply).unwrap();
+        (scene, client, ids)
+    };
+    let (mut s, client, _) = scene();
+    broken(s.is_unsubscribed(client, 2500), "took everything at once");
+
+    let (mut s, client, _) = scene();
+    s.oracle.removing_history("deep:1");
+    s.is_unsubscribed(client, 2500).unwrap();
+
+    let (mut s, client, ids) = scene();
+    s.oracle.removing_history("deep:1");
+    s.oracle.history_removed("deep:1");
+    s.sees(client, ids[2], 3).unwrap();
+    s.publishes(4);
+    broken(s.is_unsubscribed(client, 2500), "took everything at once");
+
+    let (mut s, client, _) = scene();
+    s.clock.advance(600_001);
+    s.is_unsubscribed(client, 2500).unwrap();
+
+    let (mut s, client, _) = scene();
+    (4..=1002).for_each(|offset| {
+        s.publishes(offset);
+    });
+    broken(s.is_unsubscribed(client, 2500), "took everything at once");
+    let (mut s, client, _) = scene();
+    (4..=1003).for_each(|offset| {
+        s.publishes(offset);
+    });
+    s.is_unsubscribed(client, 2500).unwrap();
+}
+
+#[test]
+fn already_subscribed_is_said_to_members_as_of_when_they_asked() {
+    let already = || {
+        ReplyKind::Error(ReplyFailure {
+            code: 105,
+            message: "already subscribed".into(),
+            temporary: false,
+        })
+    };
+    let again = |scene: &Scene| {
+        Ask::Subscribe(SubscribeAsk {
+            channel: scene.channel.clone(),
+            positioned: false,
+            recoverable: false,
+            join_leave: false,
+            recover: None,
+        })
+    };
+    let mut scene = Scene::of("plain1");
+    let member = scene.member();
+    let ask = again(&scene);
+    let id = scene.asks(member, ask);
+    scene.oracle.expelled_from(member, &scene.channel.clone());
+    scene.is_unsubscribed(member, 2000).unwrap();
+    scene.reads(member, id, already()).unwrap();
+    let ask = again(&scene);
+    let id = scene.asks(member, ask);
+    broken(scene.reads(member, id, already()), "error 105");
+}
+
+#[test]
+fn of_what_may_be_the_newest_of_a_key_one_must_have_come() {
+    let client_publishes = |scene: &mut Scene, client| {
+        scene.numbers += 1;
+        let (id, channel) = (scene.numbers, scene.channel.clone());
+        let data = payload::json(id, 3);
+        let publisher = Publisher::Client(client);
+        (scene.oracle).publishing(id, publisher, &channel, "", false, &data);
+        (id, scene.asks(client, Ask::Publish(channel, id)))
+    };
+    let settled = |scene: &mut Scene| scene.oracle.settled(|_| SHORT);
+    let sees = |scene: &mut Scene, member, id| scene.sees_with(member, id, 0, SHORT);
+
+    // Accepted before the second was sent: the first is not the newest.
+    let mut scene = Scene::of("last:1");
+    let member = scene.member();
+    let first = scene.publishes(0);
+    let other = scene.client();
+    let (_, command) = client_publishes(&mut scene, other);
+    scene.reads(other, command, ReplyKind::Publish).unwrap();
+    sees(&mut scene, member, first).unwrap();
+    broken(settled(&mut scene), "one of [2], never came");
+
+    // Of one whose publisher left, nobody knows whether it is the newest.
+    let mut scene = Scene::of("last:1");
+    let (member, other) = (scene.member(), scene.client());
+    client_publishes(&mut scene, other);
+    let second = scene.publishes(0);
+    scene.oracle.left(other);
+    broken(settled(&mut scene), "one of [1, 2], never came");
+    sees(&mut scene, member, second).unwrap();
+    settled(&mut scene).unwrap();
+}
+
+#[test]
+fn a_pong_too_late_may_meet_the_close() {
+    let no_pong = End::Close(3012, "no pong".into());
+    let pinged = || {
+        let mut scene = Scene::of("plain1");
+        let client = scene.client();
+        scene.oracle.connections[client].temper.pongs = false;
+        scene.reads(client, 0, ReplyKind::Ping).unwrap();
+        scene
+    };
+    let timeout = |scene: &Scene| {
+        let timeout = scene.oracle.profile.config.client.pong_timeout;
+        timeout.as_millis() as u64
+    };
+    let mut scene = pinged();
+    scene.clock.advance(timeout(&scene));
+    scene.oracle.ponged(0);
+    scene.oracle.ended(0, &no_pong, SMOOTH).unwrap();
+
+    let mut scene = pinged();
+    scene.clock.advance(timeout(&scene));
+    scene.oracle.ponged(0);
+    scene.clock.advance(2000);
+    broken(scene.oracle.ended(0, &no_pong, SMOOTH), "gave no reason");
+
+    // Two pings, one pong: the second is still waited for.
+    let mut scene = pinged();
+    scene.clock.advance(1000);
+    scene.reads(0, 0, ReplyKind::Ping).unwrap();
+    scene.oracle.ponged(0);
+    scene.clock.advance(timeout(&scene));
+    scene.oracle.ended(0, &no_pong, SMOOTH).unwrap();
 }
 
 #[test]
