@@ -3,6 +3,7 @@
 use clap::Parser;
 use ringway::testing::world::simulate;
 use std::process::ExitCode;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
 /// Runs seeds of the simulation: one node, many clients, virtual time.
@@ -25,7 +26,15 @@ struct Arguments {
     keep_going: bool,
 }
 
+/// The seed that runs: a release build ends with a panic, and has to say whose it was.
+static SEED: AtomicU64 = AtomicU64::new(0);
+
 fn main() -> ExitCode {
+    let report = std::panic::take_hook();
+    std::panic::set_hook(Box::new(move |panic| {
+        eprintln!("seed {}:", SEED.load(Ordering::Relaxed));
+        report(panic);
+    }));
     let arguments = Arguments::parse();
     let seeds = match arguments.seed {
         Some(seed) => seed..seed + 1,
@@ -34,6 +43,7 @@ fn main() -> ExitCode {
     let (count, began) = (seeds.end - seeds.start, Instant::now());
     let (mut failed, mut millis) = (0, 0);
     for seed in seeds {
+        SEED.store(seed, Ordering::Relaxed);
         match simulate(seed, arguments.trace) {
             Ok(report) => {
                 millis += report.millis;

@@ -4,8 +4,8 @@ use super::message::{Message, Span};
 use crate::ids::ShardId;
 use crate::mailbox::{Batch, Inbox, Outbox};
 
-/// See [`Links::check_bounds`].
-const SLACK_BYTES: usize = 128 * 1024;
+/// What the simulation's clients can ask for in one tick, see [`Links::check_bounds`].
+const SLACK_BYTES: usize = 256 * 1024;
 
 /// How far a peer may fall behind.
 #[derive(Clone, Copy, Debug)]
@@ -127,7 +127,8 @@ impl Links {
         left
     }
 
-    /// Asserts that no shard's backlog has grown beyond its bound, but for one large answer and what is small. For tests.
+    /// Asserts that no shard's backlog has grown beyond its bound, but for what came in the tick in which its ring was found
+    /// full, and for what is small. For tests.
     pub fn check_bounds(&self) {
         let shards = &self.ways[..self.ways.len() - 1];
         for way in shards.iter().flatten() {

@@ -57,7 +57,8 @@ enum Waiting {
     Presence(Arc<str>),
     PresenceStats(Arc<str>),
     Channels,
-    Removal(Arc<str>),
+    /// The channel, and how many shards have not answered.
+    Removal(Arc<str>, usize),
     Other,
 }
 
@@ -237,7 +238,10 @@ impl<S: Server> World<S> {
         match self.rng.below(1000) {
             0..15 => {
                 self.stage.oracle.removing_history(&channel);
-                let waiting = Waiting::Removal(channel.clone());
+                let waiting = Waiting::Removal(
+                    channel.clone(),
+                    usize::from(self.stage.profile.config.shards),
+                );
                 self.request(Request::HistoryRemove { channel }, waiting);
             }
             15..25 => {
@@ -360,8 +364,11 @@ impl<S: Server> World<S> {
                         *self.members.entry(channel).or_default() += members;
                     }
                 }
-                (Waiting::Removal(channel), Response::Done { .. }) => {
+                (Waiting::Removal(channel, 1), Response::Done { .. }) => {
                     self.stage.oracle.history_removed(&channel);
+                }
+                (Waiting::Removal(channel, left), Response::Done { .. }) => {
+                    self.waiting.insert(id, Waiting::Removal(channel, left - 1));
                 }
                 (Waiting::Other, Response::Done { .. }) => {}
                 (waiting, response) => {
