@@ -111,6 +111,17 @@ impl Links {
             .is_some_and(|way| way.is_late || way.outbox.backlog_bytes() > self.bounds.lost_bytes)
     }
 
+    /// Whether so much is staged for a peer, this shard included, that large answers to it have to wait: a tick full of
+    /// small questions must not make more of them than its memory is meant for.
+    pub fn is_full(&self, peer: ShardId) -> bool {
+        let staged = match self.way(peer) {
+            Some(way) if way.is_late => return true,
+            Some(way) => way.outbox.staged_bytes(),
+            None => self.local.size(),
+        };
+        staged > self.bounds.lost_bytes
+    }
+
     /// Hands every staged batch over that its ring takes. Returns whether some are still staged.
     pub fn publish(&mut self, now_millis: u64) -> bool {
         let mut left = false;

@@ -143,11 +143,12 @@ impl<M> Outbox<M> {
 
     /// Bytes staged, messages themselves included, while [`behind`](Self::behind); else 0.
     pub fn backlog_bytes(&self) -> usize {
-        if self.behind {
-            self.sealed_bytes + self.staged.size()
-        } else {
-            0
-        }
+        if self.behind { self.staged_bytes() } else { 0 }
+    }
+
+    /// Bytes staged, messages themselves included: also those that only wait for the next publish.
+    pub fn staged_bytes(&self) -> usize {
+        self.sealed_bytes + self.staged.size()
     }
 
     fn take_staged(&mut self) -> Box<Batch<M>> {

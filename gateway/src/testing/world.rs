@@ -205,6 +205,7 @@ impl<S: Server> World<S> {
         self.stage
             .trace(|| format!("shard {shard} stalls for {millis} ms"));
         self.stalled_until[shard] = self.stage.clock.millis() + millis;
+        self.stage.oracle.stalling(millis);
     }
 
     /// Time passes, batches and bytes move, shards turn, clients read.

@@ -57,7 +57,7 @@ impl Homes {
             order.from
         }
         .max(floor);
-        if links.is_lost(from) {
+        if links.is_full(from) {
             links.to(from).messages.push(Message::Fetched {
                 view: order.view,
                 generation: order.generation,
@@ -142,7 +142,7 @@ impl Homes {
         });
     }
 
-    /// Answers a client with a whole frame. A shard that is lost is told "too many requests".
+    /// Answers a client with a whole frame. A shard for which too much is staged is told "too many requests".
     pub fn query(&mut self, from: ShardId, asked: &Asked<'_>, now: Now, links: &mut Links) {
         let index = self.find(asked.name, asked.hash);
         if let Some(index) = index {
@@ -152,7 +152,7 @@ impl Homes {
         let mut out = std::mem::take(&mut self.render[0]);
         out.clear();
         let error = match asked.query {
-            _ if links.is_lost(from) => Some(ReplyError::TOO_MANY_REQUESTS),
+            _ if links.is_full(from) => Some(ReplyError::TOO_MANY_REQUESTS),
             Query::Presence => {
                 let presence = home.and_then(|h| h.presence.as_deref());
                 let clients: Vec<_> = presence

@@ -31,6 +31,8 @@ pub(crate) struct ConnectionBook {
     pub(crate) members: BTreeMap<Arc<str>, usize>,
     /// When the last ping was read, or the connection was made; milliseconds.
     pub(super) pinged: u64,
+    /// How long shards had been stopped then.
+    stalled_then: u64,
     /// When the pings were read that it has not answered.
     pub(super) unanswered: VecDeque<u64>,
     /// When it last answered one that was overdue: it may be closed already.
@@ -57,6 +59,7 @@ impl ConnectionBook {
             pending: VecDeque::new(),
             members: BTreeMap::new(),
             pinged: opened.millis,
+            stalled_then: 0,
             unanswered: VecDeque::new(),
             ponged_late: 0,
             left: false,
@@ -116,6 +119,7 @@ impl Oracle {
             ReplyKind::Ping => {
                 let now = self.clock.millis();
                 book.pinged = now;
+                book.stalled_then = self.stalled_millis;
                 book.unanswered.push_back(now);
                 self.tally.pings += 1;
                 Ok(())
@@ -350,6 +354,7 @@ impl Oracle {
         let book = &mut self.connections[connection];
         book.client = Some(result.client.to_string());
         book.pinged = now.millis;
+        book.stalled_then = self.stalled_millis;
         Ok(())
     }
 
@@ -441,7 +446,9 @@ impl Oracle {
         let now = self.clock.millis();
         let client = &self.profile.config.client;
         let interval = client.ping_interval.as_millis() as u64;
-        if book.temper.is_healthy() && now > book.pinged + interval + 2000 + SLACK_MILLIS {
+        let stalled = self.stalled_millis - book.stalled_then;
+        let overdue = book.pinged + interval + 2000 + SLACK_MILLIS + stalled;
+        if book.temper.is_healthy() && now > overdue {
             return violation(format!(
                 "connection {connection}: no ping since {} ms",
                 now - book.pinged

@@ -164,6 +164,8 @@ pub struct Oracle {
     client_ids: HashMap<String, ConnectionId>,
     tally: Tally,
     digest: u64,
+    /// How long shards have been stopped so far, all together, milliseconds.
+    stalled_millis: u64,
 }
 
 impl Oracle {
@@ -194,7 +196,13 @@ impl Oracle {
             client_ids: HashMap::new(),
             tally: Tally::default(),
             digest: 0,
+            stalled_millis: 0,
         }
+    }
+
+    /// The world stops a shard for a while: what it is to do in time may be late by that.
+    pub fn stalling(&mut self, millis: u64) {
+        self.stalled_millis += millis;
     }
 
     fn stamp(&mut self) -> Stamp {
