@@ -1,12 +1,12 @@
-//! `fanout` on the command line.
+//! `fanout` and `hot-room` on the command line.
 
 use clap::Args;
 
 use super::server::ServerArgs;
-use super::{BareArgs, CommonArgs, Failure, bare_plan, conclude, demand, seconds};
+use super::{BareArgs, CommonArgs, Failure, PhaseArgs, bare_plan, conclude, demand};
 use crate::client::payload;
 use crate::report::Report;
-use crate::scenario::{fanout, limit};
+use crate::scenario::{Load, fanout, hot_room, limit};
 
 #[derive(Args)]
 pub struct FanoutArgs {
@@ -33,12 +33,8 @@ pub struct FanoutArgs {
     /// Open loop: publications a second in all, by timetable.
     #[arg(long, value_name = "R")]
     pub rate: Option<f64>,
-    /// The measured window.
-    #[arg(long, default_value_t = 5.0)]
-    pub seconds: f64,
-    /// Before the window.
-    #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
-    pub warm_up: f64,
+    #[command(flatten)]
+    pub phases: PhaseArgs,
     /// Publishing connections; each channel has one.
     #[arg(long, default_value_t = 1)]
     pub publishers: usize,
@@ -61,8 +57,8 @@ impl FanoutArgs {
             &format!("a publication has at least {} bytes", payload::SMALLEST),
         )?;
         let load = match (self.in_flight, self.rate) {
-            (Some(in_flight), _) if in_flight > 0 => fanout::Load::Closed { in_flight },
-            (None, Some(rate)) if rate > 0.0 && rate.is_finite() => fanout::Load::Open { rate },
+            (Some(in_flight), _) if in_flight > 0 => Load::Closed { in_flight },
+            (None, Some(rate)) if rate > 0.0 && rate.is_finite() => Load::Open { rate },
             _ => {
                 return Err(Failure::Usage(
                     "--in-flight or --rate must be above 0".to_owned(),
@@ -82,11 +78,58 @@ impl FanoutArgs {
             publishers: self.publishers,
             size: self.size,
             load,
-            warm_up: seconds(self.warm_up)?,
-            window: seconds(self.seconds)?,
+            phases: self.phases.phases()?,
             limit: bare,
             cores: &cores,
         };
         conclude(self.common, "fanout", |report| fanout::run(&plan, report))
+    }
+}
+
+#[derive(Args)]
+pub struct HotRoomArgs {
+    #[command(flatten)]
+    common: CommonArgs,
+    #[command(flatten)]
+    server: ServerArgs,
+    /// Subscribers.
+    #[arg(long, default_value_t = hot_room::MEMBERS)]
+    members: usize,
+    /// Publications a second, by timetable.
+    #[arg(long, value_name = "R", default_value_t = hot_room::RATE)]
+    rate: f64,
+    /// Bytes of a publication's data.
+    #[arg(long, default_value_t = hot_room::SIZE)]
+    size: usize,
+    #[command(flatten)]
+    phases: PhaseArgs,
+}
+
+impl HotRoomArgs {
+    /// Runs it.
+    pub fn run(self) -> Result<Report, Failure> {
+        let server = self.server.server()?;
+        demand(
+            self.members >= server.channels,
+            "there must be a member for each channel",
+        )?;
+        demand(
+            self.rate.is_finite() && self.rate > 0.0 && self.size >= payload::SMALLEST,
+            "a rate above 0 and a size that holds the proof are needed",
+        )?;
+        let cores = self.common.cores.clone();
+        let plan = fanout::Plan {
+            server: &server,
+            members: self.members,
+            publishers: 1,
+            size: self.size,
+            load: Load::Open { rate: self.rate },
+            phases: self.phases.phases()?,
+            limit: None,
+            cores: &cores,
+        };
+        conclude(self.common, "hot-room", |report| {
+            hot_room::run(&plan, report)
+        })
     }
 }

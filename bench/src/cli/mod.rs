@@ -6,11 +6,12 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 mod fanout;
+mod rooms;
 mod server;
 
 use crate::measure::cpu;
 use crate::report::{Host, Report};
-use crate::scenario::{idle, limit};
+use crate::scenario::{Phases, idle, limit};
 use server::ServerArgs;
 
 /// Measures WebSocket servers, and proves order and no loss before it tells a figure.
@@ -27,6 +28,20 @@ pub enum Scenario {
     Limit(LimitArgs),
     /// N subscribers in C channels: CPU a delivery, rate, latency.
     Fanout(fanout::FanoutArgs),
+    /// One room at a rate that fills a core: is it held, and how late is everybody?
+    HotRoom(fanout::HotRoomArgs),
+    /// Round trips to a path that echoes.
+    Echo(rooms::EchoArgs),
+    /// Everybody is dropped and comes back: how soon, at what cost.
+    Storm(rooms::StormArgs),
+    /// Joins and leaves beside a fan-out.
+    Churn(rooms::ChurnArgs),
+    /// Some members read slowly or not at all: do the others suffer?
+    Slow(rooms::SlowArgs),
+    /// Members come back and catch up: what a recovered delivery costs.
+    Recover(rooms::RecoverArgs),
+    /// Groups of connections from a definition, all at once.
+    Mixed(rooms::MixedArgs),
     /// N connections that do nothing: memory and CPU a connection.
     Idle(IdleArgs),
 }
@@ -58,6 +73,30 @@ pub struct BareArgs {
     /// The core of the bare loops: the server's.
     #[arg(long, value_name = "CORE", default_value_t = 0)]
     pub sender_core: usize,
+}
+
+#[derive(Args)]
+pub struct PhaseArgs {
+    /// The measured window.
+    #[arg(long, default_value_t = 5.0)]
+    pub seconds: f64,
+    /// Publishing before the window.
+    #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
+    pub warm_up: f64,
+    /// Rest between opening the connections and publishing.
+    #[arg(long, value_name = "SECONDS", default_value_t = 0.0)]
+    pub settle: f64,
+}
+
+impl PhaseArgs {
+    /// As durations.
+    pub fn phases(&self) -> Result<Phases, Failure> {
+        Ok(Phases {
+            settle: seconds(self.settle)?,
+            warm_up: seconds(self.warm_up)?,
+            window: seconds(self.seconds)?,
+        })
+    }
 }
 
 #[derive(Args)]
@@ -120,6 +159,13 @@ pub fn run(scenario: Scenario) -> Result<Report, Failure> {
             conclude(args.common, "limit", |report| limit::run(&plan, report))
         }
         Scenario::Fanout(args) => args.run(),
+        Scenario::HotRoom(args) => args.run(),
+        Scenario::Echo(args) => args.run(),
+        Scenario::Storm(args) => args.run(),
+        Scenario::Churn(args) => args.run(),
+        Scenario::Slow(args) => args.run(),
+        Scenario::Recover(args) => args.run(),
+        Scenario::Mixed(args) => args.run(),
         Scenario::Idle(args) => {
             demand(args.connections > 0, "connections begin at 1")?;
             let server = args.server.server()?;

@@ -6,7 +6,7 @@ use super::Failure;
 use crate::client::centrifuge::Encoding;
 use crate::client::fleet::Manners;
 use crate::client::frames::Opcode;
-use crate::client::handshake::Target;
+use crate::client::handshake::{SocketLimits, Target};
 use crate::client::protocol::Protocol;
 use crate::client::raw::{Match, Raw, Template};
 use crate::scenario::Server;
@@ -48,6 +48,41 @@ impl PlaceArgs {
         }
         Ok(target)
     }
+
+    /// An echo server: each connection is alone in a channel of its own.
+    pub fn echo(
+        &self,
+        connections: usize,
+        subprotocol: Option<String>,
+        binary: bool,
+        ramp: Option<f64>,
+    ) -> Result<Server, Failure> {
+        let raw = Raw {
+            subprotocol,
+            ..Raw::echo(opcode(binary))
+        };
+        Ok(Server {
+            manners: Manners {
+                target: self.target(&self.target)?,
+                publish_target: None,
+                protocol: Protocol::Raw(Box::new(raw)),
+                token: None,
+                recoverable: false,
+                limits: SocketLimits::default(),
+                ramp,
+            },
+            pids: self.pid.clone(),
+            channels: connections,
+            channel_prefix: String::new(),
+        })
+    }
+}
+
+fn opcode(binary: bool) -> Opcode {
+    match binary {
+        true => Opcode::Binary,
+        false => Opcode::Text,
+    }
 }
 
 #[derive(Args)]
@@ -66,6 +101,9 @@ pub struct ServerArgs {
     /// A channel's name is this and its number.
     #[arg(long, value_name = "TEXT", default_value = "bench-")]
     channel_prefix: String,
+    /// Connections opened a second while the run ramps up; as fast as the server answers without.
+    #[arg(long, value_name = "R")]
+    ramp: Option<f64>,
     #[command(flatten, next_help_heading = "Raw protocol")]
     raw: RawArgs,
 }
@@ -121,6 +159,9 @@ impl ServerArgs {
                     .transpose()?,
                 protocol,
                 token: self.token.clone(),
+                recoverable: false,
+                limits: SocketLimits::default(),
+                ramp: self.ramp,
             },
             pids: self.place.pid.clone(),
             channels: self.channels,
@@ -142,10 +183,7 @@ impl RawArgs {
             Ok((literal(asked)?, literal(answer)?))
         });
         Ok(Raw {
-            opcode: match self.binary {
-                true => Opcode::Binary,
-                false => Opcode::Text,
-            },
+            opcode: opcode(self.binary),
             subprotocol: self.subprotocol.clone(),
             hello: templates(&self.hello)?,
             replies: self.replies,

@@ -1,6 +1,6 @@
 //! Dialling and the HTTP upgrade (RFC 6455 section 4).
 
-use std::io::{self, Write};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
@@ -11,6 +11,10 @@ use super::protocol::Protocol;
 /// One key for all connections: its answer is a constant, so checking it costs nothing. It is the RFC's own example.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+/// The shortest right answer to any of our upgrades: what a bare loop says.
+pub const ANSWER: &[u8] =
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 /// Connections from one source address: well below the 28,000 ephemeral ports of a default Linux.
 const CONNECTIONS_A_SOURCE: usize = 10_000;
 
@@ -89,25 +93,54 @@ impl Target {
     }
 }
 
+/// What the kernel may hold for a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketLimits {
+    /// Bytes of the receive buffer; the kernel's own choice without.
+    pub receive_buffer: Option<usize>,
+    /// Bytes of a segment: loopback's of 64 KiB let a peer queue megabytes that no network would take.
+    pub segment: Option<u32>,
+}
+
 /// Connects to `target` from a loopback source address chosen by `index`, when the target is on loopback.
 ///
 /// No delay, and closing resets: no TIME_WAIT is left behind for the next run.
 pub fn dial(target: SocketAddr, index: usize) -> io::Result<TcpStream> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    let socket = prepare(Type::STREAM, target, index)?;
+    socket.connect(&target.into())?;
+    Ok(socket.into())
+}
+
+/// The same without waiting: on loopback it is connected at once, elsewhere sends are refused until it is.
+pub fn start_dialling(
+    target: SocketAddr,
+    index: usize,
+    limits: SocketLimits,
+) -> io::Result<TcpStream> {
+    let socket = prepare(Type::STREAM.nonblocking(), target, index)?;
+    if let Some(bytes) = limits.receive_buffer {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    if let Some(bytes) = limits.segment {
+        socket.set_tcp_mss(bytes)?;
+    }
+    match socket.connect(&target.into()) {
+        Err(e) if e.raw_os_error() != Some(libc::EINPROGRESS) => return Err(e),
+        _ => {}
+    }
+    // Or its receive would end at once rather than wait.
+    socket.set_nonblocking(false)?;
+    Ok(socket.into())
+}
+
+fn prepare(kind: Type, target: SocketAddr, index: usize) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, kind, None)?;
     socket.set_tcp_nodelay(true)?;
     socket.set_linger(Some(Duration::ZERO))?;
     if target.ip().is_loopback() {
         socket.bind(&SocketAddr::new(source(index), 0).into())?;
     }
-    socket.connect(&target.into())?;
-    Ok(socket.into())
-}
-
-/// Connects and sends the upgrade request; the answer is for whoever reads the socket.
-pub fn dial_and_ask(target: SocketAddr, index: usize, request: &[u8]) -> io::Result<TcpStream> {
-    let mut stream = dial(target, index)?;
-    stream.write_all(request)?;
-    Ok(stream)
+    Ok(socket)
 }
 
 /// 127.1.0.1, 127.1.0.2, …: the whole of 127.0.0.0/8 is local on Linux.

@@ -1,6 +1,6 @@
 //! What is spoken above the frames: the Centrifuge protocol in either encoding, or anything else by template.
 
-use super::centrifuge::{Encoding, Reply};
+use super::centrifuge::{Encoding, Reply, Subscribed, Wish};
 use super::frames;
 use super::payload;
 use super::raw::{Raw, Values};
@@ -40,10 +40,10 @@ impl Protocol {
     }
 
     /// What a connection sends first; without a channel it only publishes. `id` is the connection's number.
-    pub fn join_frames(&self, id: u64, token: Option<&str>, channel: Option<&str>) -> Vec<u8> {
+    pub fn join_frames(&self, id: u64, token: Option<&str>, wish: Option<Wish<'_>>) -> Vec<u8> {
         match self {
-            Self::Centrifuge(encoding) => encoding.join_frame(token, channel),
-            Self::Raw(raw) => raw.hello_frames(id, token, channel),
+            Self::Centrifuge(encoding) => encoding.join_frame(token, wish),
+            Self::Raw(raw) => raw.hello_frames(id, token, wish.map(|wish| wish.channel)),
         }
     }
 
@@ -71,6 +71,37 @@ impl Protocol {
                 frames::write_masked(&mut frame, raw.opcode, &message);
                 frame
             }
+        }
+    }
+
+    /// One frame that subscribes, or leaves; none in a protocol that has no such thing.
+    pub fn subscribe_frame(&self, id: u64, wish: Wish<'_>) -> Option<Vec<u8>> {
+        match self {
+            Self::Centrifuge(encoding) => Some(encoding.subscribe_frame(id, wish)),
+            Self::Raw(_) => None,
+        }
+    }
+
+    pub fn unsubscribe_frame(&self, id: u64, channel: &str) -> Option<Vec<u8>> {
+        match self {
+            Self::Centrifuge(encoding) => Some(encoding.unsubscribe_frame(id, channel)),
+            Self::Raw(_) => None,
+        }
+    }
+
+    /// Reads the answer to a subscribe.
+    pub fn read_subscribed(&self, reply: &[u8]) -> Option<Subscribed> {
+        match self {
+            Self::Centrifuge(encoding) => encoding.read_subscribed(reply),
+            Self::Raw(_) => None,
+        }
+    }
+
+    /// The offset of a publication whose data ends where `rest` begins.
+    pub fn read_offset(&self, rest: &[u8]) -> Option<u64> {
+        match self {
+            Self::Centrifuge(encoding) => encoding.read_offset(rest),
+            Self::Raw(_) => None,
         }
     }
 

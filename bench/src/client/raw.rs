@@ -166,6 +166,21 @@ pub struct Raw {
 }
 
 impl Raw {
+    /// Echoes: what is sent comes back as it is.
+    pub fn echo(opcode: Opcode) -> Self {
+        Self {
+            opcode,
+            subprotocol: None,
+            hello: Vec::new(),
+            replies: 0,
+            publisher_hello: Vec::new(),
+            publisher_replies: 0,
+            publish: Template(vec![Part::Data]),
+            matches: Match::parse("{data}").expect("a constant"),
+            answers: Vec::new(),
+        }
+    }
+
     /// The frames a connection begins with; one without a channel publishes.
     pub fn hello_frames(&self, id: u64, token: Option<&str>, channel: Option<&str>) -> Vec<u8> {
         let templates = match channel {

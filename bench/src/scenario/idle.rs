@@ -13,7 +13,7 @@ use std::thread;
 use std::time::{Duration, Instant};
 
 use crate::client::centrifuge::Reply;
-use crate::client::fleet::{Fleet, SLOTS_A_RING, rings};
+use crate::client::fleet::{Fleet, News, SLOTS_A_RING, rings};
 use crate::client::handshake::dial;
 use crate::client::ring::{Ring, RingSize};
 use crate::measure::cpu;
@@ -54,9 +54,11 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
     let fresh = Memory::read(pids)?;
     let cpu_fresh = cpu::of_processes(pids)?;
     let mut progress = Progress::new();
-    fleet.open(plan.connections, |open| {
-        progress.tell(|| format!("{open}/{} connections", plan.connections))
-    })?;
+    fleet.open(
+        plan.connections,
+        |_, _, _| {},
+        |open| progress.tell(|| format!("{open}/{} connections", plan.connections)),
+    )?;
     let cpu_open = cpu::of_processes(pids)?;
     attend(&mut fleet, plan, SETTLE, &mut progress)?;
     let full = Memory::read(pids)?;
@@ -186,7 +188,8 @@ fn attend(
         if left.is_zero() {
             return Ok(());
         }
-        fleet.poll(|index, reply, faults| {
+        fleet.poll(|index, news, faults| {
+            let News::Reply(reply) = news else { return };
             match plan.server.manners.protocol.read_reply(reply) {
                 Reply::Push | Reply::Done(_) | Reply::Foreign => {}
                 other => {

@@ -4,6 +4,8 @@
 //! counts. In turns: (a) a send(2) loop; (b) io_uring with the gateway's flags: direct descriptors, no waiting, no
 //! completion for what went well, 256 a submission. Each with one frame and, when asked, with W frames in one send.
 //!
+//! Also what a connection asks for at least: accept, read a request, write an answer, close (`upgrade`).
+//!
 //! The figure is the sender's CPU time a send. On loopback it includes the receive path of the peer, which runs inside
 //! the send. A round begins only when the last has been drained, so no send ever meets a full socket; the wait between
 //! rounds is not counted.
@@ -26,6 +28,9 @@ use crate::measure::cpu;
 use crate::measure::histogram::Spread;
 use crate::report::Report;
 
+/// The accept-and-upgrade loop.
+pub mod upgrade;
+
 /// The sender holds a descriptor a socket, and 20,000 is a common limit.
 pub const MOST_MEMBERS: usize = 19_500;
 const DRAIN_PATIENCE: Duration = Duration::from_secs(20);
@@ -43,6 +48,18 @@ pub struct Plan {
     pub run_time: Duration,
     pub sender_core: usize,
     pub receiver_cores: Vec<usize>,
+}
+
+impl Plan {
+    /// The same of connections.
+    pub fn upgrades(&self) -> upgrade::Plan {
+        upgrade::Plan {
+            connections: self.members.min(MOST_MEMBERS / 2),
+            runs: self.runs,
+            server_core: self.sender_core,
+            client_cores: self.receiver_cores.clone(),
+        }
+    }
 }
 
 /// CPU nanoseconds a send.
@@ -86,6 +103,9 @@ pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
             "a frame",
         );
     }
+    let upgrades = upgrade::measure(&plan.upgrades())?;
+    let note = "accept, read, answer, close";
+    report.spread("upgrade_us", &upgrades, "µs", note);
     Ok(())
 }
 

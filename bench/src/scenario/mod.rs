@@ -2,9 +2,21 @@
 
 use crate::client::fleet::Manners;
 
+pub mod churn;
+pub mod echo;
 pub mod fanout;
+pub mod hot_room;
 pub mod idle;
 pub mod limit;
+pub mod mixed;
+mod random;
+pub mod recover;
+pub mod slow;
+pub mod storm;
+mod traffic;
+
+use random::Random;
+pub use traffic::{Load, Phases};
 
 /// The server under test.
 #[derive(Clone, Debug)]
