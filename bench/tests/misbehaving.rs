@@ -1,37 +1,14 @@
 //! The harness against a server that misbehaves on purpose: each misdeed must be noticed, and honesty believed.
 
+mod harness;
+mod scenarios;
 mod server;
 
 use std::process::Command;
-use std::sync::atomic::{AtomicU32, Ordering};
 
+use harness::{bench, fault, figure, kinds};
 use serde_json::Value;
 use server::{Misdeed, Server};
-
-/// Runs the binary with `arguments`; its exit code and what it wrote as JSON.
-fn bench(arguments: &[&str]) -> (i32, Value) {
-    static RUNS: AtomicU32 = AtomicU32::new(0);
-    let json = std::env::temp_dir().join(format!(
-        "ringway-bench-{}-{}.json",
-        std::process::id(),
-        RUNS.fetch_add(1, Ordering::Relaxed)
-    ));
-    let core = std::thread::available_parallelism()
-        .map_or(0, |cores| cores.get() - 1)
-        .to_string();
-    let output = Command::new(env!("CARGO_BIN_EXE_ringway-bench"))
-        .args(arguments)
-        .args(["--plain-priority", "--cores", &core, "--json"])
-        .arg(&json)
-        .output()
-        .unwrap();
-    let text = std::fs::read_to_string(&json).unwrap_or_else(|_| panic!("{output:?}"));
-    std::fs::remove_file(&json).unwrap();
-    (
-        output.status.code().unwrap(),
-        serde_json::from_str(&text).unwrap(),
-    )
-}
 
 fn fan_out(misdeed: Misdeed, load: [&str; 2], more: &[&str]) -> (i32, Value) {
     fan_out_at("/connection/websocket", misdeed, load, more)
@@ -61,28 +38,6 @@ fn fan_out_at(path: &str, misdeed: Misdeed, load: [&str; 2], more: &[&str]) -> (
 }
 
 const PACED: [&str; 2] = ["--rate", "400"];
-
-fn fault(report: &Value, name: &str) -> u64 {
-    report["faults"][name].as_u64().unwrap()
-}
-
-fn figure(report: &Value, key: &str) -> f64 {
-    let figures = report["figures"].as_array().unwrap();
-    let found = figures.iter().find(|figure| figure["key"] == key);
-    found.unwrap_or_else(|| panic!("no {key}"))["value"]
-        .as_f64()
-        .unwrap()
-}
-
-/// The kinds of fault in a report.
-fn kinds(report: &Value) -> Vec<String> {
-    let faults = report["faults"].as_object().unwrap();
-    faults
-        .iter()
-        .filter(|(_, count)| count.as_u64().is_some_and(|n| n > 0))
-        .map(|(kind, _)| kind.clone())
-        .collect()
-}
 
 #[test]
 fn believes_an_honest_server_in_either_encoding_and_loop() {
@@ -235,7 +190,7 @@ fn notices_refusals_and_hangups() {
     );
 
     let (code, report) = fan_out(Misdeed::Hangup, PACED, &[]);
-    assert_eq!((code, fault(&report, "closed")), (2, 1));
+    assert!(code == 2 && fault(&report, "closed") >= 1, "{report}");
 }
 
 #[test]

@@ -84,7 +84,7 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
         "recovered",
         recovered as f64,
         "",
-        "deliveries with the answer",
+        "deliveries that had been missed",
     );
     report.figure(
         "unrecovered",
@@ -197,6 +197,7 @@ fn come_back(
         }
         Ok(back < plan.members)
     })?;
+    traffic.drain()?;
     let after = traffic.mark()?;
     Ok(Comeback {
         seconds: began.elapsed().as_secs_f64(),

@@ -91,7 +91,7 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
         "all_back",
         &seconds,
         "s",
-        "from the drop until the last has joined",
+        "from the drop until the last has joined, and caught up",
     );
     report.figure("connects_per_second", n / seconds.median, "/s", "");
     let retries: u64 = rounds.iter().map(|round| round.retries).sum();
@@ -117,7 +117,7 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
         }
     }
     if plan.missed > 0 {
-        let note = "publications that came with the answer to a subscribe";
+        let note = "deliveries that had been missed";
         report.figure("recovered", recovered as f64, "", note);
         report.figure(
             "unrecovered",
@@ -206,6 +206,8 @@ fn weather(
         }
         Ok(back < members)
     })?;
+    // And have what they missed.
+    traffic.drain()?;
     let (seconds, after) = (began.elapsed().as_secs_f64(), traffic.mark()?);
     traffic.publish_everywhere()?;
     traffic.drain()?;

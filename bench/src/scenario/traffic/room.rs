@@ -113,7 +113,7 @@ pub(crate) struct Room<'a> {
     /// Channels with a publication that has just reached its last member.
     pub(super) completed: Vec<usize>,
     pub(crate) deliveries: u64,
-    /// Those of them that came with the answer to a subscribe.
+    /// What members had missed and were owed when they came back.
     pub(crate) recovered: u64,
     /// Members that came back and were told that not all is there.
     pub(crate) unrecovered: u64,
@@ -294,18 +294,19 @@ impl<'a> Room<'a> {
             channel.members += 1;
         }
         if back {
-            let before = self.deliveries;
+            self.recovered += member.view.lost(channel.published);
+            // A server may put all of it into the answer, or send some of it after.
             let mut at = 0;
             while let Some(start) = reply.get(at..).and_then(|rest| payload::find(rest, 0)) {
                 self.observe(index, reply, at + start, None, faults);
                 at += start + payload::SMALLEST;
             }
-            self.recovered += self.deliveries - before;
         }
         let Some(subscribed) = subscribed else { return };
         if back && !subscribed.recovered {
             self.unrecovered += 1;
             faults.explain(|| format!("subscriber {index}: the server did not recover all"));
+            self.leave_behind(index, faults);
         }
         let Position { epoch, offset } = subscribed.position;
         if let Some(offsets) = &mut self.offsets {
@@ -329,6 +330,17 @@ impl<'a> Room<'a> {
         channel.members -= 1;
         self.owed -= member.view.lost(channel.published);
         lose(index, channel, member.view.skipped(), faults);
+    }
+
+    /// What a member lacks by now is lost; it begins anew.
+    fn leave_behind(&mut self, index: usize, faults: &mut Faults) {
+        let member = &mut self.members[index];
+        let channel = &self.channels[member.channel as usize];
+        let lost = member.view.lost(channel.published);
+        member.view = View::joining_at(channel.published);
+        self.owed -= lost;
+        self.recovered -= lost;
+        lose(index, channel, lost, faults);
     }
 
     /// From now on nothing is owed to a member, though it stays.

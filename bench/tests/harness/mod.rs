@@ -1,0 +1,55 @@
+//! Runs the binary and reads what it found.
+
+use std::process::Command;
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use serde_json::Value;
+
+/// Runs the binary with `arguments`; its exit code and what it wrote as JSON.
+pub fn bench(arguments: &[&str]) -> (i32, Value) {
+    static RUNS: AtomicU32 = AtomicU32::new(0);
+    let json = std::env::temp_dir().join(format!(
+        "ringway-bench-{}-{}.json",
+        std::process::id(),
+        RUNS.fetch_add(1, Ordering::Relaxed)
+    ));
+    let core = std::thread::available_parallelism()
+        .map_or(0, |cores| cores.get() - 1)
+        .to_string();
+    let output = Command::new(env!("CARGO_BIN_EXE_ringway-bench"))
+        .args(arguments)
+        .args(["--plain-priority", "--cores", &core, "--json"])
+        .arg(&json)
+        .output()
+        .unwrap();
+    let text = std::fs::read_to_string(&json).unwrap_or_else(|_| panic!("{output:?}"));
+    std::fs::remove_file(&json).unwrap();
+    (
+        output.status.code().unwrap(),
+        serde_json::from_str(&text).unwrap(),
+    )
+}
+
+/// The count of a kind of fault.
+pub fn fault(report: &Value, name: &str) -> u64 {
+    report["faults"][name].as_u64().unwrap()
+}
+
+/// A figure's value.
+pub fn figure(report: &Value, key: &str) -> f64 {
+    let figures = report["figures"].as_array().unwrap();
+    let found = figures.iter().find(|figure| figure["key"] == key);
+    found.unwrap_or_else(|| panic!("no {key}"))["value"]
+        .as_f64()
+        .unwrap()
+}
+
+/// The kinds of fault in a report.
+pub fn kinds(report: &Value) -> Vec<String> {
+    let faults = report["faults"].as_object().unwrap();
+    faults
+        .iter()
+        .filter(|(_, count)| count.as_u64().is_some_and(|n| n > 0))
+        .map(|(kind, _)| kind.clone())
+        .collect()
+}
