@@ -12,6 +12,8 @@ use clap::{Args, Parser, Subcommand};
 
 mod client;
 mod measure;
+#[cfg(feature = "reference")]
+mod reference;
 mod report;
 mod scenario;
 
@@ -42,6 +44,9 @@ enum Scenario {
     Fanout(FanoutArgs),
     /// N connections that do nothing: memory and CPU a connection.
     Idle(IdleArgs),
+    /// Not a measurement: a small server on another runtime, to be measured.
+    #[cfg(feature = "reference")]
+    Reference(reference::Args),
 }
 
 #[derive(Args)]
@@ -217,6 +222,8 @@ fn run(scenario: Scenario) -> Result<Report, Failure> {
             conclude(args.common, "limit", |report| limit::run(&plan, report))
         }
         Scenario::Fanout(args) => fan_out(args),
+        #[cfg(feature = "reference")]
+        Scenario::Reference(args) => match reference::run(&args)? {},
         Scenario::Idle(args) => {
             let target = Target::parse(&args.server.target).map_err(Failure::Usage)?;
             demand(
