@@ -21,6 +21,8 @@ pub enum Reply {
     Refused(u64, u64, String),
     /// A push: join, leave, unsubscribe, a publication without our marker.
     Push,
+    /// A message of a protocol that is not read: counted and passed over.
+    Foreign,
     /// Not a reply at all.
     Garbage,
 }

@@ -5,10 +5,11 @@
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::centrifuge::{Encoding, Reply};
+use super::centrifuge::Reply;
 use super::frames::{self, Deframer, Frame, Opcode};
 use super::handshake::{self, Target};
 use super::ledger::Faults;
+use super::protocol::Protocol;
 use super::ring::{Event, Ring, RingSize};
 
 /// Below the 20,000 a ring's table may hold where `RLIMIT_NOFILE` is that low.
@@ -46,6 +47,8 @@ enum Stage {
 
 struct Connection {
     stage: Stage,
+    /// Replies that make it joined.
+    replies: u8,
     deframer: Deframer,
     answer: Vec<u8>,
 }
@@ -54,19 +57,23 @@ struct Connection {
 enum Errand {
     Join(usize),
     Pong(usize),
-    NativePong(usize, Vec<u8>),
+    /// A frame that answers another.
+    Answer(usize, Vec<u8>),
 }
 
 /// How the members of a fleet join.
-pub struct Manners<'a> {
-    pub target: &'a Target,
-    pub encoding: Encoding,
-    pub token: Option<&'a str>,
+#[derive(Clone, Debug)]
+pub struct Manners {
+    pub target: Target,
+    /// Where connections go that only publish, if elsewhere.
+    pub publish_target: Option<Target>,
+    pub protocol: Protocol,
+    pub token: Option<String>,
 }
 
 /// Opened connections.
 pub struct Fleet<'a> {
-    manners: Manners<'a>,
+    manners: &'a Manners,
     rings: Vec<Ring>,
     connections: Vec<Connection>,
     /// The channel each connection subscribes to; publishers have none.
@@ -80,7 +87,7 @@ pub struct Fleet<'a> {
 impl<'a> Fleet<'a> {
     /// A fleet on `rings`, without connections yet.
     pub fn new(
-        manners: Manners<'a>,
+        manners: &'a Manners,
         rings: Vec<Ring>,
         channel_of: impl Fn(usize) -> Option<String> + 'a,
     ) -> Self {
@@ -101,14 +108,10 @@ impl<'a> Fleet<'a> {
     /// # Errors
     /// When one cannot be opened: a run with fewer would measure something else.
     pub fn open(&mut self, count: usize, mut on_progress: impl FnMut(usize)) -> io::Result<()> {
-        let request = self
-            .manners
-            .target
-            .upgrade_request(self.manners.encoding.subprotocol());
         let mut last_progress = Instant::now();
         while self.connections.len() < count || self.opening > 0 {
             if self.connections.len() < count && self.opening < OPENING_AT_ONCE {
-                self.open_one(&request)?;
+                self.open_one()?;
                 continue;
             }
             let before = self.opening;
@@ -134,9 +137,16 @@ impl<'a> Fleet<'a> {
         Ok(())
     }
 
-    fn open_one(&mut self, request: &[u8]) -> io::Result<()> {
+    fn open_one(&mut self) -> io::Result<()> {
         let index = self.connections.len();
-        let socket = handshake::dial_and_ask(self.manners.target.address, index, request)
+        let channel = (self.channel_of)(index);
+        let target = match (&channel, &self.manners.publish_target) {
+            (None, Some(target)) => target,
+            _ => &self.manners.target,
+        };
+        let subprotocol = self.manners.protocol.subprotocol();
+        let request = target.upgrade_request(subprotocol, channel.as_deref());
+        let socket = handshake::dial_and_ask(target.address, index, &request)
             .map_err(|e| io::Error::new(e.kind(), format!("connection {index}: {e}")))?;
         let ring = &mut self.rings[index / SLOTS_A_RING];
         let slot = ring.attach(socket.into())?;
@@ -144,6 +154,7 @@ impl<'a> Fleet<'a> {
         ring.receive(slot)?;
         self.connections.push(Connection {
             stage: Stage::Upgrading,
+            replies: self.manners.protocol.replies_to_join(channel.is_some()),
             deframer: Deframer::default(),
             answer: Vec::new(),
         });
@@ -157,7 +168,7 @@ impl<'a> Fleet<'a> {
         let mut any = false;
         for (number, ring) in self.rings.iter_mut().enumerate() {
             let mut floor = Floor {
-                encoding: self.manners.encoding,
+                protocol: &self.manners.protocol,
                 connections: &mut self.connections,
                 faults: &mut self.faults,
                 errands: &mut self.errands,
@@ -183,21 +194,19 @@ impl<'a> Fleet<'a> {
     }
 
     fn run_errands(&mut self) -> io::Result<()> {
-        let encoding = self.manners.encoding;
+        let Manners {
+            protocol, token, ..
+        } = self.manners;
         for errand in std::mem::take(&mut self.errands) {
             match errand {
                 Errand::Join(index) => {
                     let channel = (self.channel_of)(index);
-                    let frame = encoding.join_frame(self.manners.token, channel.as_deref());
-                    self.connections[index].stage = Stage::Joining(1 + u8::from(channel.is_some()));
-                    self.send(index, &frame)?;
+                    let frames =
+                        protocol.join_frames(index as u64, token.as_deref(), channel.as_deref());
+                    self.send(index, &frames)?;
                 }
-                Errand::Pong(index) => self.send(index, &encoding.pong_frame())?,
-                Errand::NativePong(index, payload) => {
-                    let mut frame = Vec::new();
-                    frames::write_masked(&mut frame, Opcode::Pong, &payload);
-                    self.send(index, &frame)?;
-                }
+                Errand::Pong(index) => self.send(index, &protocol.pong_frame())?,
+                Errand::Answer(index, frame) => self.send(index, &frame)?,
             }
         }
         self.flush()
@@ -249,7 +258,7 @@ impl<'a> Fleet<'a> {
 
 /// The parts of a fleet that may change while a ring is borrowed.
 struct Floor<'a> {
-    encoding: Encoding,
+    protocol: &'a Protocol,
     connections: &'a mut [Connection],
     faults: &'a mut Faults,
     errands: &'a mut Vec<Errand>,
@@ -279,11 +288,17 @@ impl Floor<'_> {
     ) {
         let mut answer = std::mem::take(&mut self.connections[index].answer);
         answer.extend_from_slice(bytes);
-        match handshake::answer_length(&answer, self.encoding.subprotocol()) {
+        match handshake::answer_length(&answer, self.protocol) {
             Ok(None) => self.connections[index].answer = answer,
             Ok(Some(end)) => {
-                // The number of replies is set when the join is sent, before any can come.
-                self.connections[index].stage = Stage::Joining(u8::MAX);
+                // Some servers speak first, so replies count from here.
+                self.connections[index].stage = match self.connections[index].replies {
+                    0 => {
+                        *self.opening -= 1;
+                        Stage::Open
+                    }
+                    replies => Stage::Joining(replies),
+                };
                 self.errands.push(Errand::Join(index));
                 self.frames(index, &answer[end..], on);
             }
@@ -299,19 +314,24 @@ impl Floor<'_> {
     ) {
         let mut deframer = std::mem::take(&mut self.connections[index].deframer);
         let walked = deframer.walk(bytes, |frame| match frame {
-            Frame::Data(message) => self.encoding.each_reply(message, |reply| match reply {
-                [] => {
+            Frame::Data(message) => self.protocol.each_reply(message, |reply| {
+                if reply.is_empty() {
                     *self.pings += 1;
                     self.errands.push(Errand::Pong(index));
+                } else if let Some(frame) = self.protocol.answer_frame(reply) {
+                    *self.pings += 1;
+                    self.errands.push(Errand::Answer(index, frame));
+                } else if self.connections[index].stage == Stage::Open {
+                    on(index, reply, self.faults);
+                } else {
+                    self.joining(index, reply);
                 }
-                reply if self.connections[index].stage == Stage::Open => {
-                    on(index, reply, self.faults)
-                }
-                reply => self.joining(index, reply),
             }),
-            Frame::Ping(payload) => self
-                .errands
-                .push(Errand::NativePong(index, payload.to_vec())),
+            Frame::Ping(payload) => {
+                let mut frame = Vec::new();
+                frames::write_masked(&mut frame, Opcode::Pong, payload);
+                self.errands.push(Errand::Answer(index, frame));
+            }
             Frame::Pong => {}
             Frame::Close(code) => self.closed(index, || format!("the server closed with {code}")),
         });
@@ -324,13 +344,13 @@ impl Floor<'_> {
 
     fn joining(&mut self, index: usize, reply: &[u8]) {
         match (
-            self.encoding.read_reply(reply),
+            self.protocol.read_reply(reply),
             self.connections[index].stage,
         ) {
-            (Reply::Done(_), Stage::Joining(left)) if left > 1 => {
+            (Reply::Done(_) | Reply::Foreign, Stage::Joining(left)) if left > 1 => {
                 self.connections[index].stage = Stage::Joining(left - 1);
             }
-            (Reply::Done(_), _) => {
+            (Reply::Done(_) | Reply::Foreign, _) => {
                 self.connections[index].stage = Stage::Open;
                 *self.opening -= 1;
             }

@@ -6,18 +6,22 @@ use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
+use super::protocol::Protocol;
+
 /// One key for all connections: its answer is a constant, so checking it costs nothing. It is the RFC's own example.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
 /// Connections from one source address: well below the 28,000 ephemeral ports of a default Linux.
 const CONNECTIONS_A_SOURCE: usize = 10_000;
 
-/// Where the server listens: `ws://host[:port]/path`.
+/// Where the server listens: `ws://host[:port]/path`; `{channel}` in the path is the connection's.
 #[derive(Clone, Debug)]
 pub struct Target {
     pub address: SocketAddr,
     host: String,
     path: String,
+    /// Header lines beyond those of every upgrade, each with its end of line.
+    headers: String,
 }
 
 impl Target {
@@ -46,15 +50,36 @@ impl Target {
             address,
             host: authority.to_owned(),
             path: path.to_owned(),
+            headers: String::new(),
         })
     }
 
+    /// Adds `name=value` to the query.
+    pub fn add_query(&mut self, pair: &str) {
+        self.path
+            .push(if self.path.contains('?') { '&' } else { '?' });
+        self.path.push_str(pair);
+    }
+
+    /// Adds a header, `Name: value`.
+    ///
+    /// # Errors
+    /// When that is not its shape.
+    pub fn add_header(&mut self, line: &str) -> Result<(), String> {
+        if !line.contains(':') || line.contains(['\r', '\n']) {
+            return Err(format!("{line}: a header is `Name: value`"));
+        }
+        self.headers += &format!("{line}\r\n");
+        Ok(())
+    }
+
     /// The upgrade request, ready to send.
-    pub fn upgrade_request(&self, subprotocol: Option<&str>) -> Vec<u8> {
+    pub fn upgrade_request(&self, subprotocol: Option<&str>, channel: Option<&str>) -> Vec<u8> {
+        let path = self.path.replace("{channel}", channel.unwrap_or_default());
         let mut request = format!(
             "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n",
-            self.path, self.host
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{}",
+            path, self.host, self.headers
         );
         if let Some(subprotocol) = subprotocol {
             request += &format!("Sec-WebSocket-Protocol: {subprotocol}\r\n");
@@ -97,7 +122,7 @@ fn source(index: usize) -> IpAddr {
 ///
 /// # Errors
 /// The status line, or what is missing.
-pub fn answer_length(bytes: &[u8], subprotocol: Option<&str>) -> Result<Option<usize>, String> {
+pub fn answer_length(bytes: &[u8], protocol: &Protocol) -> Result<Option<usize>, String> {
     let Some(at) = memchr::memmem::find(bytes, b"\r\n\r\n") else {
         return match bytes.len() {
             ..16_384 => Ok(None),
@@ -120,10 +145,11 @@ pub fn answer_length(bytes: &[u8], subprotocol: Option<&str>) -> Result<Option<u
     if value("sec-websocket-accept") != Some(ACCEPT) {
         return Err("Sec-WebSocket-Accept is wrong or missing".to_owned());
     }
-    if value("sec-websocket-protocol") != subprotocol {
+    let chosen = value("sec-websocket-protocol");
+    if !protocol.takes_subprotocol(chosen) {
         return Err(format!(
-            "asked for subprotocol {subprotocol:?}, got {:?}",
-            value("sec-websocket-protocol")
+            "asked for subprotocol {:?}, got {chosen:?}",
+            protocol.subprotocol()
         ));
     }
     if let Some(extensions) = value("sec-websocket-extensions") {
@@ -137,6 +163,7 @@ pub fn answer_length(bytes: &[u8], subprotocol: Option<&str>) -> Result<Option<u
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::centrifuge::Encoding;
 
     #[test]
     fn reads_targets() {
@@ -145,6 +172,21 @@ mod tests {
         assert_eq!(target.path, "/connection/websocket");
         assert_eq!(Target::parse("ws://127.0.0.1").unwrap().address.port(), 80);
         assert!(Target::parse("wss://127.0.0.1/").is_err());
+    }
+
+    #[test]
+    fn asks_with_channel_query_and_headers() {
+        let mut target = Target::parse("ws://127.0.0.1:1/sub/{channel}").unwrap();
+        target.add_query("a=1");
+        target.add_query("b=2");
+        target.add_header("X-Key: k").unwrap();
+        assert!(target.add_header("X-Key").is_err());
+        let request = String::from_utf8(target.upgrade_request(Some("p"), Some("r"))).unwrap();
+        assert!(
+            request.starts_with("GET /sub/r?a=1&b=2 HTTP/1.1\r\n"),
+            "{request}"
+        );
+        assert!(request.ends_with("X-Key: k\r\nSec-WebSocket-Protocol: p\r\n\r\n"));
     }
 
     #[test]
@@ -160,15 +202,17 @@ mod tests {
         let right = format!(
             "HTTP/1.1 101 Switching Protocols\r\nsec-websocket-accept: {ACCEPT}\r\n\r\nrest"
         );
+        let json = Protocol::Centrifuge(Encoding::Json);
+        let protobuf = Protocol::Centrifuge(Encoding::Protobuf);
         assert_eq!(
-            answer_length(right.as_bytes(), None),
+            answer_length(right.as_bytes(), &json),
             Ok(Some(right.len() - 4))
         );
-        assert_eq!(answer_length(&right.as_bytes()[..40], None), Ok(None));
-        assert!(answer_length(right.as_bytes(), Some("centrifuge-protobuf")).is_err());
-        assert!(answer_length(b"HTTP/1.1 503 Service Unavailable\r\n\r\n", None).is_err());
+        assert_eq!(answer_length(&right.as_bytes()[..40], &json), Ok(None));
+        assert!(answer_length(right.as_bytes(), &protobuf).is_err());
+        assert!(answer_length(b"HTTP/1.1 503 Service Unavailable\r\n\r\n", &json).is_err());
         assert!(
-            answer_length(b"HTTP/1.1 101 Ok\r\nSec-WebSocket-Accept: x\r\n\r\n", None).is_err()
+            answer_length(b"HTTP/1.1 101 Ok\r\nSec-WebSocket-Accept: x\r\n\r\n", &json).is_err()
         );
     }
 }

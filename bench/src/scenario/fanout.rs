@@ -12,16 +12,14 @@ use std::time::{Duration, Instant};
 mod figures;
 mod room;
 
-use crate::client::centrifuge::Encoding;
-use crate::client::fleet::{Fleet, Manners, rings};
-use crate::client::handshake::Target;
+use crate::client::fleet::{Fleet, rings};
 use crate::client::ledger::View;
 use crate::client::payload::{self, Origin, Stamp};
 use crate::measure::cpu;
 use crate::measure::histogram::Times;
 use crate::measure::memory::Memory;
 use crate::report::{Progress, Report};
-use crate::scenario::limit;
+use crate::scenario::{Server, limit};
 use figures::{Mark, Measured};
 use room::{Channel, Room};
 
@@ -41,15 +39,10 @@ pub enum Load {
 
 /// What to measure.
 pub struct Plan<'a> {
-    pub target: &'a Target,
-    pub encoding: Encoding,
-    pub token: Option<&'a str>,
-    pub pids: &'a [u32],
+    pub server: &'a Server,
     /// Subscribers in all.
     pub members: usize,
-    pub channels: usize,
     pub publishers: usize,
-    pub channel_prefix: &'a str,
     /// Bytes of a publication's data.
     pub size: usize,
     pub load: Load,
@@ -86,22 +79,23 @@ struct Press {
 }
 
 fn drive(plan: &Plan<'_>) -> io::Result<Measured> {
-    let publishers = plan.publishers.min(plan.channels);
+    let publishers = plan.publishers.min(plan.server.channels);
     let connections = plan.members + publishers;
     let run_number = std::process::id() << 16;
+    let server = plan.server;
     let room = Room {
-        encoding: plan.encoding,
+        protocol: &server.manners.protocol,
         size: plan.size,
         members: plan.members,
-        channels: (0..plan.channels)
+        channels: (0..server.channels)
             .map(|number| Channel {
-                name: format!("{}{number}", plan.channel_prefix),
+                name: server.channel(number),
                 origin: Origin::new(run_number | (number % publishers) as u32, number as u32),
                 publisher: plan.members + number % publishers,
                 hint: 0,
                 published: 0,
-                members: (plan.members / plan.channels
-                    + usize::from(number < plan.members % plan.channels))
+                members: (plan.members / server.channels
+                    + usize::from(number < plan.members % server.channels))
                     as u32,
                 lacking: match plan.load {
                     // Room for publications that complete before earlier ones.
@@ -113,19 +107,14 @@ fn drive(plan: &Plan<'_>) -> io::Result<Measured> {
         views: (0..plan.members).map(|_| View::default()).collect(),
         completed: Vec::new(),
         deliveries: 0,
+        ignored: 0,
         latency: Times::new(),
         recording: false,
         epoch: Instant::now(),
     };
-    let manners = Manners {
-        target: plan.target,
-        encoding: plan.encoding,
-        token: plan.token,
-    };
-    let channel_of = |index: usize| {
-        (index < plan.members).then(|| format!("{}{}", plan.channel_prefix, index % plan.channels))
-    };
-    let mut fleet = Fleet::new(manners, rings(connections)?, channel_of);
+    let channel_of =
+        |index: usize| (index < plan.members).then(|| server.channel(index % server.channels));
+    let mut fleet = Fleet::new(&server.manners, rings(connections)?, channel_of);
     let mut progress = Progress::new();
     fleet.open(connections, |open| {
         progress.tell(|| format!("{open}/{connections} connections"))
@@ -156,7 +145,7 @@ impl Press {
 
 struct Run<'a> {
     plan: &'a Plan<'a>,
-    room: Room,
+    room: Room<'a>,
     fleet: Fleet<'a>,
     press: Press,
     progress: Progress,
@@ -181,7 +170,7 @@ impl Run<'_> {
         stalled |= self.turn_until(start.at + self.plan.window, true)?;
         let end = self.mark()?;
         self.room.recording = false;
-        let server_pss = Memory::read(self.plan.pids)?.pss;
+        let server_pss = Memory::read(&self.plan.server.pids)?.pss;
         // Drain: what was published is owed, however late it comes.
         self.turn_until(Instant::now() + Duration::from_secs(600), false)?;
         Ok(self.settle(start, end, stalled, server_pss))
@@ -190,7 +179,7 @@ impl Run<'_> {
     fn mark(&self) -> io::Result<Mark> {
         Ok(Mark {
             at: Instant::now(),
-            server_ns: cpu::of_processes(self.plan.pids)?,
+            server_ns: cpu::of_processes(&self.plan.server.pids)?,
             deliveries: self.room.deliveries,
             published: self.published(),
             busy_ns: self.busy_ns,
@@ -305,8 +294,8 @@ impl Run<'_> {
         }
         channel.published += 1;
         let frame =
-            self.plan
-                .encoding
+            self.room
+                .protocol
                 .publish_frame(self.press.next_id, &channel.name, &self.press.body);
         self.press.next_id += 1;
         self.press.blocked += u64::from(self.fleet.is_blocked(channel.publisher));
@@ -336,6 +325,7 @@ impl Run<'_> {
             server_pss,
             published,
             deliveries: self.room.deliveries,
+            ignored: self.room.ignored,
             stalled,
             blocked: self.press.blocked,
         }

@@ -1,4 +1,5 @@
-//! A small Centrifuge-speaking server, a thread a connection, that misbehaves on purpose.
+//! A small server, a thread a connection, that misbehaves on purpose. It speaks the Centrifuge protocol in both encodings,
+//! under /raw a protocol of its own (`join CHANNEL`, `pub CHANNEL DATA`), and under /echo it echoes.
 
 use std::io::{BufRead, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpListener, TcpStream};
@@ -69,20 +70,34 @@ impl Server {
     }
 }
 
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Dialect {
+    Json,
+    Protobuf,
+    Raw,
+    Echo,
+}
+
 /// Serves until the peer is gone: then reads fail, and so the thread ends.
 fn serve(mut stream: TcpStream, shared: &Shared) -> Option<()> {
     stream.set_nodelay(true).ok()?;
     let mut reader = BufReader::new(stream.try_clone().ok()?);
-    let mut protobuf = false;
+    let mut dialect = Dialect::Json;
     loop {
         let mut line = String::new();
         reader.read_line(&mut line).ok()?;
-        protobuf |= line.contains("centrifuge-protobuf");
+        if line.contains("centrifuge-protobuf") {
+            dialect = Dialect::Protobuf;
+        } else if line.starts_with("GET /raw") {
+            dialect = Dialect::Raw;
+        } else if line.starts_with("GET /echo") {
+            dialect = Dialect::Echo;
+        }
         if line == "\r\n" {
             break;
         }
     }
-    let subprotocol = if protobuf {
+    let subprotocol = if dialect == Dialect::Protobuf {
         "Sec-WebSocket-Protocol: centrifuge-protobuf\r\n"
     } else {
         ""
@@ -94,8 +109,8 @@ fn serve(mut stream: TcpStream, shared: &Shared) -> Option<()> {
     stream.write_all(answer.as_bytes()).ok()?;
     loop {
         let message = read_message(&mut reader)?;
-        for command in split(&message, protobuf) {
-            handle(&mut stream, shared, &command, protobuf)?;
+        for command in split(&message, dialect) {
+            handle(&mut stream, shared, &command, dialect)?;
         }
     }
 }
@@ -105,30 +120,34 @@ enum Command {
     Subscribe(String),
     Publish(u64, String, Vec<u8>),
     Pong,
+    Echo(Vec<u8>),
 }
 
 fn handle(
     stream: &mut TcpStream,
     shared: &Shared,
     command: &Command,
-    protobuf: bool,
+    dialect: Dialect,
 ) -> Option<()> {
-    let reply = match (command, protobuf) {
+    let reply = match (command, dialect) {
         (Command::Pong, _) => {
             *shared.pongs.lock().unwrap() += 1;
             return Some(());
         }
-        (Command::Connect, false) => br#"{"id":1,"connect":{"client":"c","version":"t"}}"#.to_vec(),
-        (Command::Connect, true) => delimited(b"\x08\x01\x2a\x03\x0a\x01c"),
+        (Command::Echo(data), _) => {
+            return stream.write_all(&echo(shared, data)).ok();
+        }
+        (Command::Connect, Dialect::Protobuf) => delimited(b"\x08\x01\x2a\x03\x0a\x01c"),
+        (Command::Connect, _) => br#"{"id":1,"connect":{"client":"c","version":"t"}}"#.to_vec(),
         (Command::Subscribe(channel), _) => {
-            let reply = if protobuf {
-                delimited(b"\x08\x02\x32\x00")
-            } else {
-                br#"{"id":2,"subscribe":{}}"#.to_vec()
+            let reply = match dialect {
+                Dialect::Protobuf => delimited(b"\x08\x02\x32\x00"),
+                Dialect::Raw => b"joined".to_vec(),
+                _ => br#"{"id":2,"subscribe":{}}"#.to_vec(),
             };
             // The reply must precede any publication, so it is written under the lock.
             let mut members = shared.members.lock().unwrap();
-            stream.write_all(&frame(&reply, protobuf)).ok()?;
+            stream.write_all(&frame(&reply, dialect)).ok()?;
             members.push(Member {
                 channel: channel.clone(),
                 stream: stream.try_clone().ok()?,
@@ -142,18 +161,21 @@ fn handle(
                 format!(r#"{{"id":{id},"error":{{"code":103,"message":"permission denied"}}}}"#)
                     .into_bytes()
             } else {
-                publish(shared, channel, data, mischief, protobuf);
-                match protobuf {
-                    true => delimited(&[&b"\x08"[..], &varint(*id), b"\x42\x00"].concat()),
-                    false => format!(r#"{{"id":{id},"publish":{{}}}}"#).into_bytes(),
+                publish(shared, channel, data, mischief, dialect);
+                match dialect {
+                    Dialect::Protobuf => {
+                        delimited(&[&b"\x08"[..], &varint(*id), b"\x42\x00"].concat())
+                    }
+                    Dialect::Raw => b"published".to_vec(),
+                    _ => format!(r#"{{"id":{id},"publish":{{}}}}"#).into_bytes(),
                 }
             }
         }
     };
-    stream.write_all(&frame(&reply, protobuf)).ok()
+    stream.write_all(&frame(&reply, dialect)).ok()
 }
 
-fn publish(shared: &Shared, channel: &str, data: &[u8], mischief: bool, protobuf: bool) {
+fn publish(shared: &Shared, channel: &str, data: &[u8], mischief: bool, dialect: Dialect) {
     let mut members = shared.members.lock().unwrap();
     let mut victim = true;
     for member in members.iter_mut() {
@@ -169,21 +191,23 @@ fn publish(shared: &Shared, channel: &str, data: &[u8], mischief: bool, protobuf
             Misdeed::Deface if mischief => data[2] ^= 1,
             _ => {}
         }
-        let push = push(channel, &data, protobuf);
+        let push = push(channel, &data, dialect);
         let mut out = match (shared.misdeed, mischief) {
             (Misdeed::Lose, true) => Vec::new(),
-            (Misdeed::Duplicate, true) => [frame(&push, protobuf), frame(&push, protobuf)].concat(),
+            (Misdeed::Duplicate, true) => [frame(&push, dialect), frame(&push, dialect)].concat(),
             (Misdeed::Reorder, true) => {
-                member.kept = Some(frame(&push, protobuf));
+                member.kept = Some(frame(&push, dialect));
                 Vec::new()
             }
-            (Misdeed::Ping, true) if protobuf => frame(&[&[0], &push[..], &[0]].concat(), protobuf),
-            (Misdeed::Ping, true) => frame(&[b"{}\n", &push[..], b"\n{}"].concat(), protobuf),
+            (Misdeed::Ping, true) if dialect == Dialect::Protobuf => {
+                frame(&[&[0], &push[..], &[0]].concat(), dialect)
+            }
+            (Misdeed::Ping, true) => frame(&[b"{}\n", &push[..], b"\n{}"].concat(), dialect),
             (Misdeed::Hangup, true) => {
                 let _ = member.stream.shutdown(std::net::Shutdown::Both);
                 Vec::new()
             }
-            _ => frame(&push, protobuf),
+            _ => frame(&push, dialect),
         };
         if !out.is_empty() {
             out.extend(member.kept.take().unwrap_or_default());
@@ -193,9 +217,25 @@ fn publish(shared: &Shared, channel: &str, data: &[u8], mischief: bool, protobuf
     }
 }
 
-fn push(channel: &str, data: &[u8], protobuf: bool) -> Vec<u8> {
-    match protobuf {
-        true => {
+/// The misdeed befalls messages whose sequence number ends in 7.
+fn echo(shared: &Shared, data: &[u8]) -> Vec<u8> {
+    let mut data = data.to_vec();
+    let mischief = data[28] == b'7';
+    if mischief && shared.misdeed == Misdeed::Corrupt {
+        data[40] ^= 1;
+    }
+    let once = frame(&data, Dialect::Echo);
+    match shared.misdeed {
+        Misdeed::Lose if mischief => Vec::new(),
+        Misdeed::Duplicate if mischief => [&once[..], &once].concat(),
+        _ => once,
+    }
+}
+
+fn push(channel: &str, data: &[u8], dialect: Dialect) -> Vec<u8> {
+    match dialect {
+        Dialect::Raw => [b"to ", channel.as_bytes(), b": ", data, b";"].concat(),
+        Dialect::Protobuf => {
             let publication = [&b"\x22"[..], &varint(data.len() as u64), data].concat();
             let head = [
                 &b"\x12"[..],
@@ -212,7 +252,7 @@ fn push(channel: &str, data: &[u8], protobuf: bool) -> Vec<u8> {
             .concat();
             delimited(&[&b"\x22"[..], &varint(push.len() as u64), &push].concat())
         }
-        false => {
+        Dialect::Json | Dialect::Echo => {
             let head = format!(r#"{{"push":{{"channel":"{channel}","pub":{{"data":"#);
             [head.as_bytes(), data, br#","offset":1}}}"#].concat()
         }
@@ -244,9 +284,13 @@ fn read_message(reader: &mut impl Read) -> Option<Vec<u8>> {
     Some(payload)
 }
 
-fn split(message: &[u8], protobuf: bool) -> Vec<Command> {
+fn split(message: &[u8], dialect: Dialect) -> Vec<Command> {
     let mut commands = Vec::new();
-    if protobuf {
+    if dialect == Dialect::Echo {
+        commands.push(Command::Echo(message.to_vec()));
+    } else if dialect == Dialect::Raw {
+        commands.push(read_raw(std::str::from_utf8(message).unwrap()));
+    } else if dialect == Dialect::Protobuf {
         let mut rest = message;
         while !rest.is_empty() {
             let len = take_varint(&mut rest) as usize;
@@ -277,6 +321,20 @@ fn split(message: &[u8], protobuf: bool) -> Vec<Command> {
     commands
 }
 
+fn read_raw(message: &str) -> Command {
+    let mut words = message.splitn(4, ' ');
+    let mut word = || words.next().unwrap_or_else(|| panic!("{message}"));
+    match word() {
+        "join" => Command::Subscribe(word().to_owned()),
+        "pub" => Command::Publish(
+            word().parse().unwrap(),
+            word().to_owned(),
+            word().as_bytes().to_vec(),
+        ),
+        _ => panic!("{message}"),
+    }
+}
+
 fn read_protobuf(command: &[u8]) -> Command {
     if command.is_empty() {
         return Command::Pong;
@@ -303,8 +361,12 @@ fn read_protobuf(command: &[u8]) -> Command {
     }
 }
 
-fn frame(payload: &[u8], protobuf: bool) -> Vec<u8> {
-    let mut out = vec![if protobuf { 0x82 } else { 0x81 }];
+fn frame(payload: &[u8], dialect: Dialect) -> Vec<u8> {
+    let mut out = vec![if dialect == Dialect::Protobuf {
+        0x82
+    } else {
+        0x81
+    }];
     match payload.len() {
         len @ 0..=125 => out.push(len as u8),
         len => {

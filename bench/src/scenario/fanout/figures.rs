@@ -32,6 +32,7 @@ pub(super) struct Measured {
     pub(super) server_pss: u64,
     pub(super) published: u64,
     pub(super) deliveries: u64,
+    pub(super) ignored: u64,
     pub(super) stalled: bool,
     pub(super) blocked: u64,
     pub(super) exhausted: u64,
@@ -66,7 +67,8 @@ impl Measured {
 
     /// Deliveries that were owed but had not arrived.
     pub(super) fn owed(&self, plan: &Plan<'_>, mark: &Mark) -> f64 {
-        mark.published as f64 * plan.members as f64 / plan.channels as f64 - mark.deliveries as f64
+        mark.published as f64 * plan.members as f64 / plan.server.channels as f64
+            - mark.deliveries as f64
     }
 }
 
@@ -79,8 +81,8 @@ pub(super) fn tell(plan: &Plan<'_>, measured: &Measured, report: &mut Report) {
         Load::Open { rate } => format!("open loop, {rate} publications/s by timetable"),
     };
     report.remarks.push(format!(
-        "{load}; {} members in {} channels, {} B, {:?}; {} publications and {} deliveries checked in all",
-        plan.members, plan.channels, plan.size, plan.encoding, measured.published, measured.deliveries
+        "{load}; {} members in {} channels, {} B, {}; {} publications and {} deliveries checked in all",
+        plan.members, plan.server.channels, plan.size, plan.server.manners.protocol.name(), measured.published, measured.deliveries
     ));
     if measured.stalled {
         report
@@ -129,6 +131,12 @@ pub(super) fn tell(plan: &Plan<'_>, measured: &Measured, report: &mut Report) {
             measured.blocked
         ));
     }
+    if measured.ignored > 0 {
+        report.remarks.push(format!(
+            "{} messages did not match and were passed over",
+            measured.ignored
+        ));
+    }
     if measured.exhausted > 0 {
         report.remarks.push(format!(
             "receive buffers ran out {} times",
@@ -138,25 +146,30 @@ pub(super) fn tell(plan: &Plan<'_>, measured: &Measured, report: &mut Report) {
     report.figure("deliveries_per_second", second, "/s", "in the window");
     let published = (measured.end.published - measured.start.published) as f64 / seconds;
     report.figure("publications_per_second", published, "/s", "in the window");
-    report.figure(
-        "server_ns_per_delivery",
-        measured.ns_a_delivery(),
-        "ns",
-        "CPU, all threads of the server",
-    );
-    report.figure("server_cpu", server, "cores", "");
+    let known = !plan.server.pids.is_empty();
+    if known {
+        report.figure(
+            "server_ns_per_delivery",
+            measured.ns_a_delivery(),
+            "ns",
+            "CPU, all threads of the server",
+        );
+        report.figure("server_cpu", server, "cores", "");
+    }
     report.figure(
         "generator_cpu",
         generator,
         "cores",
         "time in turns that had something to do",
     );
-    report.figure(
-        "server_pss",
-        measured.server_pss as f64 / 1048576.0,
-        "MiB",
-        "at the window's end",
-    );
+    if known {
+        report.figure(
+            "server_pss",
+            measured.server_pss as f64 / 1048576.0,
+            "MiB",
+            "at the window's end",
+        );
+    }
     report.latency =
         Some(measured.latency.percentiles()).filter(|times: &Percentiles| times.count > 0);
     report.lateness = Some(lateness).filter(|times| times.count > 0);

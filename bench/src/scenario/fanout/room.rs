@@ -2,9 +2,10 @@
 
 use std::time::Instant;
 
-use crate::client::centrifuge::{Encoding, Reply};
+use crate::client::centrifuge::Reply;
 use crate::client::ledger::{Faults, Seen, View};
 use crate::client::payload::{self, Origin};
+use crate::client::protocol::Protocol;
 use crate::measure::histogram::Times;
 
 /// One channel's state.
@@ -39,8 +40,8 @@ impl Channel {
 }
 
 /// What a delivery changes: apart from the fleet, which lends its buffers meanwhile.
-pub(super) struct Room {
-    pub(super) encoding: Encoding,
+pub(super) struct Room<'a> {
+    pub(super) protocol: &'a Protocol,
     pub(super) size: usize,
     pub(super) members: usize,
     pub(super) channels: Vec<Channel>,
@@ -48,19 +49,21 @@ pub(super) struct Room {
     /// Channels with a publication that has just reached its last member.
     pub(super) completed: Vec<usize>,
     pub(super) deliveries: u64,
+    /// Messages to subscribers that were none of ours.
+    pub(super) ignored: u64,
     pub(super) latency: Times,
     pub(super) recording: bool,
     pub(super) epoch: Instant,
 }
 
-impl Room {
+impl Room<'_> {
     pub(super) fn take(&mut self, index: usize, reply: &[u8], now_ns: u64, faults: &mut Faults) {
         if index >= self.members {
             return self.take_answer(index, reply, faults);
         }
         let at = index % self.channels.len();
         let channel = &mut self.channels[at];
-        let Some(start) = payload::find(reply, channel.hint) else {
+        let Some(start) = self.protocol.find_payload(reply, channel.hint) else {
             return self.take_answer(index, reply, faults);
         };
         channel.hint = start;
@@ -68,6 +71,10 @@ impl Room {
             faults.corrupted += 1;
             return faults.explain(|| format!("subscriber {index}: a wrong checksum"));
         };
+        if !self.protocol.payload_ends(&reply[start + self.size..]) {
+            faults.corrupted += 1;
+            return faults.explain(|| format!("subscriber {index}: what follows is not the match"));
+        }
         if stamp.origin != channel.origin || stamp.sequence >= channel.published {
             faults.misrouted += 1;
             return faults
@@ -102,16 +109,17 @@ impl Room {
     }
 
     /// Answers to publishers, and whatever else a subscriber is told.
-    pub(super) fn take_answer(&self, index: usize, reply: &[u8], faults: &mut Faults) {
-        match self.encoding.read_reply(reply) {
+    pub(super) fn take_answer(&mut self, index: usize, reply: &[u8], faults: &mut Faults) {
+        match self.protocol.read_reply(reply) {
             Reply::Done(_) => {}
+            Reply::Foreign => self.ignored += u64::from(index < self.members),
             Reply::Refused(id, code, message) => {
                 faults.refused += 1;
                 faults.explain(|| {
                     format!("command {id} of connection {index}: error {code} {message}")
                 });
             }
-            Reply::Push if !self.is_publication(reply) => {}
+            Reply::Push if !self.protocol.is_publication(reply, self.size) => {}
             Reply::Push => {
                 faults.corrupted += 1;
                 faults.explain(|| format!("subscriber {index}: a publication without our marker"));
@@ -121,14 +129,6 @@ impl Room {
                 faults
                     .explain(|| format!("connection {index}: {}", String::from_utf8_lossy(reply)));
             }
-        }
-    }
-
-    pub(super) fn is_publication(&self, reply: &[u8]) -> bool {
-        // In Protobuf a push that is as long as a body can only be a publication of this run.
-        match self.encoding {
-            Encoding::Json => memchr::memmem::find(reply, b"\"pub\":").is_some(),
-            Encoding::Protobuf => reply.len() > self.size,
         }
     }
 

@@ -1,0 +1,194 @@
+//! The command line: what there is to ask, and how it becomes a scenario's plan.
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand};
+
+mod fanout;
+mod server;
+
+use crate::measure::cpu;
+use crate::report::{Host, Report};
+use crate::scenario::{idle, limit};
+use server::ServerArgs;
+
+/// Measures WebSocket servers, and proves order and no loss before it tells a figure.
+#[derive(Parser)]
+#[command(name = "ringway-bench", version)]
+pub struct Cli {
+    #[command(subcommand)]
+    pub scenario: Scenario,
+}
+
+#[derive(Subcommand)]
+pub enum Scenario {
+    /// Bare loops without any protocol: what the kernel asks for a send.
+    Limit(LimitArgs),
+    /// N subscribers in C channels: CPU a delivery, rate, latency.
+    Fanout(fanout::FanoutArgs),
+    /// N connections that do nothing: memory and CPU a connection.
+    Idle(IdleArgs),
+    /// Not a measurement: a small server on another runtime, to be measured.
+    #[cfg(feature = "reference")]
+    Reference(crate::reference::Args),
+}
+
+#[derive(Args)]
+pub struct CommonArgs {
+    /// The generator's cores.
+    #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1")]
+    pub cores: Vec<usize>,
+    /// Do not raise this process' scheduling group.
+    #[arg(long)]
+    pub plain_priority: bool,
+    /// Write everything to this file too.
+    #[arg(long, value_name = "FILE")]
+    pub json: Option<PathBuf>,
+    /// Words to keep in the JSON: a commit, a setting.
+    #[arg(long)]
+    pub label: Option<String>,
+}
+
+#[derive(Args)]
+pub struct BareArgs {
+    /// Runs of each bare loop.
+    #[arg(long, default_value_t = 5)]
+    pub runs: usize,
+    /// Milliseconds of one run.
+    #[arg(long, value_name = "MS", default_value_t = 500)]
+    pub run_ms: u64,
+    /// The core of the bare loops: the server's.
+    #[arg(long, value_name = "CORE", default_value_t = 0)]
+    pub sender_core: usize,
+}
+
+#[derive(Args)]
+pub struct LimitArgs {
+    #[command(flatten)]
+    pub common: CommonArgs,
+    #[command(flatten)]
+    pub bare: BareArgs,
+    /// Sockets.
+    #[arg(long, default_value_t = 1000)]
+    pub members: usize,
+    /// Bytes of a frame.
+    #[arg(long, default_value_t = 100)]
+    pub size: usize,
+    /// Also sends of so many frames at once.
+    #[arg(long, value_name = "W", default_value_t = 1)]
+    pub in_flight: usize,
+}
+
+#[derive(Args)]
+pub struct IdleArgs {
+    #[command(flatten)]
+    pub common: CommonArgs,
+    #[command(flatten)]
+    pub server: ServerArgs,
+    /// Connections.
+    #[arg(long, default_value_t = 15_000)]
+    pub connections: usize,
+    /// The window CPU is measured over; longer than the server's ping interval.
+    #[arg(long, default_value_t = 30.0)]
+    pub seconds: f64,
+    /// Measure bare accepted sockets first, and tell ratios to them.
+    #[arg(long)]
+    pub limit: bool,
+}
+
+/// Why there is no report.
+pub enum Failure {
+    Usage(String),
+    Environment(String),
+}
+
+impl From<std::io::Error> for Failure {
+    fn from(error: std::io::Error) -> Self {
+        Self::Environment(error.to_string())
+    }
+}
+
+/// Does what was asked.
+pub fn run(scenario: Scenario) -> Result<Report, Failure> {
+    match scenario {
+        Scenario::Limit(args) => {
+            let plan = bare_plan(
+                &args.bare,
+                &args.common,
+                args.members,
+                args.size,
+                args.in_flight,
+            )?;
+            conclude(args.common, "limit", |report| limit::run(&plan, report))
+        }
+        Scenario::Fanout(args) => args.run(),
+        #[cfg(feature = "reference")]
+        Scenario::Reference(args) => match crate::reference::run(&args)? {},
+        Scenario::Idle(args) => {
+            demand(args.connections > 0, "connections begin at 1")?;
+            let server = args.server.server()?;
+            let cores = args.common.cores.clone();
+            let plan = idle::Plan {
+                server: &server,
+                connections: args.connections,
+                window: seconds(args.seconds)?,
+                limit: args.limit,
+                cores: &cores,
+            };
+            conclude(args.common, "idle", |report| idle::run(&plan, report))
+        }
+    }
+}
+
+/// Runs a scenario between raising the priority and printing the table.
+pub(crate) fn conclude(
+    common: CommonArgs,
+    name: &'static str,
+    scenario: impl FnOnce(&mut Report) -> std::io::Result<()>,
+) -> Result<Report, Failure> {
+    let priority = match common.plain_priority {
+        true => "plain".to_owned(),
+        false => cpu::raise_priority(),
+    };
+    let mut report = Report::new(name, Host::read(priority), common.label);
+    scenario(&mut report)?;
+    print!("{}", report.render());
+    if let Some(path) = &common.json {
+        report.save(path)?;
+    }
+    Ok(report)
+}
+
+pub(crate) fn bare_plan(
+    bare: &BareArgs,
+    common: &CommonArgs,
+    members: usize,
+    size: usize,
+    in_flight: usize,
+) -> Result<limit::Plan, Failure> {
+    demand(
+        members > 0 && size > 0 && in_flight > 0 && bare.runs > 0,
+        "members, size, in-flight and runs begin at 1",
+    )?;
+    Ok(limit::Plan {
+        members,
+        size,
+        in_flight,
+        runs: bare.runs,
+        run_time: Duration::from_millis(bare.run_ms),
+        sender_core: bare.sender_core,
+        receiver_cores: common.cores.clone(),
+    })
+}
+
+pub(crate) fn demand(holds: bool, words: &str) -> Result<(), Failure> {
+    match holds {
+        true => Ok(()),
+        false => Err(Failure::Usage(words.to_owned())),
+    }
+}
+
+pub(crate) fn seconds(value: f64) -> Result<Duration, Failure> {
+    Duration::try_from_secs_f64(value).map_err(|e| Failure::Usage(format!("{value} seconds: {e}")))
+}
