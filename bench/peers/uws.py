@@ -36,10 +36,12 @@ app.ws(
     {
         "compression": CompressOptions.DISABLED,
         "max_payload_length": 1024 * 1024,
+        "send_pings_automatically": True,
         "upgrade": upgrade,
         "open": enter,
         "message": say,
     },
 )
 app.listen(AppListenOptions(port=int(sys.argv[1]), host="127.0.0.1"))
-app.run()
+# Not app.run(): it polls for Python's asyncio too, which nothing here needs.
+app.loop.uv_loop.run()
