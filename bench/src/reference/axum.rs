@@ -54,12 +54,14 @@ async fn room(
     State(rooms): State<Rooms>,
     OriginalUri(uri): OriginalUri,
 ) -> Response {
+    // A copy: a part of the URI keeps the request's 8 KiB buffer.
+    let path = uri.path().to_owned();
     upgrade
         .read_buffer_size(READ_BYTES)
         .on_upgrade(async move |socket| {
-            let (sender, receiver) = rooms.enter(uri.path());
+            let (sender, receiver) = rooms.enter(&path);
             member(socket, sender, receiver).await;
-            rooms.leave(uri.path());
+            rooms.leave(&path);
         })
 }
 
