@@ -11,6 +11,8 @@ use clap::Parser;
 mod cli;
 mod client;
 mod measure;
+#[cfg(feature = "reference")]
+mod reference;
 mod report;
 mod scenario;
 

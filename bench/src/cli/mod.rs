@@ -44,6 +44,9 @@ pub enum Scenario {
     Mixed(rooms::MixedArgs),
     /// N connections that do nothing: memory and CPU a connection.
     Idle(IdleArgs),
+    /// Not a measurement: a small server on another runtime, to be measured.
+    #[cfg(feature = "reference")]
+    Reference(crate::reference::Args),
 }
 
 #[derive(Args)]
@@ -166,6 +169,8 @@ pub fn run(scenario: Scenario) -> Result<Report, Failure> {
         Scenario::Slow(args) => args.run(),
         Scenario::Recover(args) => args.run(),
         Scenario::Mixed(args) => args.run(),
+        #[cfg(feature = "reference")]
+        Scenario::Reference(args) => match crate::reference::run(&args)? {},
         Scenario::Idle(args) => {
             demand(args.connections > 0, "connections begin at 1")?;
             let server = args.server.server()?;
