@@ -4,7 +4,6 @@
 //! 1 the environment (server gone, sockets refused); 64 the command line.
 #![deny(unsafe_code)]
 
-use std::path::PathBuf;
 use std::process::ExitCode;
 use std::time::Duration;
 
@@ -18,6 +17,7 @@ mod scenario;
 use client::centrifuge::Encoding;
 use client::handshake::Target;
 use client::payload;
+use report::output::Outputs;
 use report::{Host, Report};
 use scenario::{fanout, idle, limit};
 
@@ -52,9 +52,8 @@ struct CommonArgs {
     /// Do not raise this process' scheduling group.
     #[arg(long)]
     plain_priority: bool,
-    /// Write everything to this file too.
-    #[arg(long, value_name = "FILE")]
-    json: Option<PathBuf>,
+    #[command(flatten)]
+    outputs: Outputs,
     /// Words to keep in the JSON: a commit, a setting.
     #[arg(long)]
     label: Option<String>,
@@ -323,9 +322,7 @@ fn conclude(
     let mut report = Report::new(name, Host::read(priority), common.label);
     scenario(&mut report)?;
     print!("{}", report.render());
-    if let Some(path) = &common.json {
-        report.save(path)?;
-    }
+    common.outputs.write(&report)?;
     Ok(report)
 }
 

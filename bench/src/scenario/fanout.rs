@@ -20,7 +20,9 @@ use crate::client::payload::{self, Origin, Stamp};
 use crate::measure::cpu;
 use crate::measure::histogram::Times;
 use crate::measure::memory::Memory;
-use crate::report::{Progress, Report};
+use crate::measure::recorder::Recorder;
+use crate::measure::series::{Counts, Phase};
+use crate::report::Report;
 use crate::scenario::limit;
 use figures::{Mark, Measured};
 use room::{Channel, Room};
@@ -85,9 +87,16 @@ struct Press {
     blocked: u64,
 }
 
+fn publishers(plan: &Plan<'_>) -> usize {
+    plan.publishers.min(plan.channels)
+}
+
+fn connections(plan: &Plan<'_>) -> usize {
+    plan.members + publishers(plan)
+}
+
 fn drive(plan: &Plan<'_>) -> io::Result<Measured> {
-    let publishers = plan.publishers.min(plan.channels);
-    let connections = plan.members + publishers;
+    let (publishers, connections) = (publishers(plan), connections(plan));
     let run_number = std::process::id() << 16;
     let room = Room {
         encoding: plan.encoding,
@@ -114,7 +123,6 @@ fn drive(plan: &Plan<'_>) -> io::Result<Measured> {
         completed: Vec::new(),
         deliveries: 0,
         latency: Times::new(),
-        recording: false,
         epoch: Instant::now(),
     };
     let manners = Manners {
@@ -126,15 +134,23 @@ fn drive(plan: &Plan<'_>) -> io::Result<Measured> {
         (index < plan.members).then(|| format!("{}{}", plan.channel_prefix, index % plan.channels))
     };
     let mut fleet = Fleet::new(manners, rings(connections)?, channel_of);
-    let mut progress = Progress::new();
+    let mut recorder = Recorder::start(plan.pids, connections)?;
     fleet.open(connections, |open| {
-        progress.tell(|| format!("{open}/{connections} connections"))
+        let now = Instant::now();
+        if recorder.is_due(now) {
+            let connections = open as u64;
+            let counts = Counts {
+                connections,
+                ..Counts::default()
+            };
+            recorder.close(now, None, counts);
+        }
     })?;
     Run {
         plan,
         room,
         fleet,
-        progress,
+        recorder,
         busy_ns: 0,
         press: Press::new(),
     }
@@ -159,12 +175,13 @@ struct Run<'a> {
     room: Room,
     fleet: Fleet<'a>,
     press: Press,
-    progress: Progress,
+    recorder: Recorder,
     busy_ns: u64,
 }
 
 impl Run<'_> {
     fn measure(mut self) -> io::Result<Measured> {
+        self.enter(Phase::WarmUp);
         self.press.timetable_ns = self.room.now_ns();
         if let Load::Closed { in_flight } = self.plan.load {
             for channel in 0..self.room.channels.len() {
@@ -175,16 +192,30 @@ impl Run<'_> {
             }
         }
         let mut stalled = self.turn_until(Instant::now() + self.plan.warm_up, true)?;
-        self.room.recording = true;
+        self.enter(Phase::Measure);
         self.press.lateness = Times::new();
         let start = self.mark()?;
         stalled |= self.turn_until(start.at + self.plan.window, true)?;
         let end = self.mark()?;
-        self.room.recording = false;
+        self.enter(Phase::Drain);
         let server_pss = Memory::read(self.plan.pids)?.pss;
         // Drain: what was published is owed, however late it comes.
         self.turn_until(Instant::now() + Duration::from_secs(600), false)?;
         Ok(self.settle(start, end, stalled, server_pss))
+    }
+
+    fn counts(&self) -> Counts {
+        Counts {
+            connections: (connections(self.plan) as u64).saturating_sub(self.fleet.faults.closed),
+            deliveries: self.room.deliveries,
+            publications: self.published(),
+        }
+    }
+
+    fn enter(&mut self, phase: Phase) {
+        let counts = self.counts();
+        self.recorder
+            .enter(phase, Some(&mut self.room.latency), counts);
     }
 
     fn mark(&self) -> io::Result<Mark> {
@@ -236,8 +267,11 @@ impl Run<'_> {
             } else if began - last_delivery.0 > SILENCE && self.owed() > 0 {
                 return Ok(true);
             }
-            let deliveries = self.room.deliveries;
-            self.progress.tell(|| format!("{deliveries} deliveries"));
+            if self.recorder.is_due(began) {
+                let counts = self.counts();
+                self.recorder
+                    .close(began, Some(&mut self.room.latency), counts);
+            }
         }
     }
 
@@ -313,8 +347,8 @@ impl Run<'_> {
         self.fleet.send(channel.publisher, &frame)
     }
 
-    fn settle(self, start: Mark, end: Mark, stalled: bool, server_pss: u64) -> Measured {
-        let published = self.published();
+    fn settle(mut self, start: Mark, end: Mark, stalled: bool, server_pss: u64) -> Measured {
+        let (published, counts) = (self.published(), self.counts());
         let mut faults = self.fleet.faults.clone();
         for (index, view) in self.room.views.iter().enumerate() {
             let channel = &self.room.channels[index % self.room.channels.len()];
@@ -331,7 +365,7 @@ impl Run<'_> {
             end,
             faults,
             exhausted: self.fleet.exhausted(),
-            latency: self.room.latency,
+            recording: self.recorder.finish(Some(&mut self.room.latency), counts),
             lateness: self.press.lateness,
             server_pss,
             published,

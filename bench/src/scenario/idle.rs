@@ -18,7 +18,9 @@ use crate::client::handshake::{Target, dial};
 use crate::client::ring::{Ring, RingSize};
 use crate::measure::cpu;
 use crate::measure::memory::Memory;
-use crate::report::{Progress, Report};
+use crate::measure::recorder::Recorder;
+use crate::measure::series::{Counts, Phase};
+use crate::report::Report;
 
 /// How long a server may take to come to rest before memory is read.
 const SETTLE: Duration = Duration::from_secs(3);
@@ -62,18 +64,25 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
     let mut fleet = Fleet::new(manners, rings, channel_of);
     let fresh = Memory::read(plan.pids)?;
     let cpu_fresh = cpu::of_processes(plan.pids)?;
-    let mut progress = Progress::new();
+    let mut recorder = Recorder::start(plan.pids, plan.connections)?;
     fleet.open(plan.connections, |open| {
-        progress.tell(|| format!("{open}/{} connections", plan.connections))
+        let now = Instant::now();
+        if recorder.is_due(now) {
+            recorder.close(now, None, open_connections(open, 0));
+        }
     })?;
     let cpu_open = cpu::of_processes(plan.pids)?;
-    attend(&mut fleet, plan, SETTLE, &mut progress)?;
+    let connections = |fleet: &Fleet<'_>| open_connections(plan.connections, fleet.faults.closed);
+    recorder.enter(Phase::Settle, None, connections(&fleet));
+    attend(&mut fleet, plan, SETTLE, &mut recorder)?;
     let full = Memory::read(plan.pids)?;
+    recorder.enter(Phase::Measure, None, connections(&fleet));
     let (pings, start, cpu_start) = (fleet.pings(), Instant::now(), cpu::of_processes(plan.pids)?);
-    attend(&mut fleet, plan, plan.window, &mut progress)?;
+    attend(&mut fleet, plan, plan.window, &mut recorder)?;
     let (seconds, cpu_end) = (start.elapsed().as_secs_f64(), cpu::of_processes(plan.pids)?);
     let late = Memory::read(plan.pids)?;
 
+    report.record(recorder.finish(None, connections(&fleet)));
     report.verdict(fleet.faults.clone());
     report.remarks.push(format!(
         "{} connections in {} channels, {:?}",
@@ -180,12 +189,19 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
     Ok(())
 }
 
+fn open_connections(opened: usize, closed: u64) -> Counts {
+    Counts {
+        connections: (opened as u64).saturating_sub(closed),
+        ..Counts::default()
+    }
+}
+
 /// Answers pings, asleep between them.
 fn attend(
     fleet: &mut Fleet<'_>,
     plan: &Plan<'_>,
     time: Duration,
-    progress: &mut Progress,
+    recorder: &mut Recorder,
 ) -> io::Result<()> {
     let deadline = Instant::now() + time;
     loop {
@@ -203,8 +219,11 @@ fn attend(
             },
         )?;
         fleet.wait(left.min(Duration::from_millis(100)))?;
-        let pings = fleet.pings();
-        progress.tell(|| format!("{pings} pings answered"));
+        let now = Instant::now();
+        if recorder.is_due(now) {
+            let counts = open_connections(plan.connections, fleet.faults.closed);
+            recorder.close(now, None, counts);
+        }
     }
 }
 

@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use super::{Load, Plan};
 use crate::client::ledger::Faults;
-use crate::measure::histogram::{Percentiles, Spread, Times};
+use crate::measure::histogram::{Spread, Times};
+use crate::measure::recorder::Recording;
 use crate::report::Report;
 use crate::scenario::limit;
 
@@ -27,7 +28,7 @@ pub(super) struct Measured {
     pub(super) start: Mark,
     pub(super) end: Mark,
     pub(super) faults: Faults,
-    pub(super) latency: Times,
+    pub(super) recording: Recording,
     pub(super) lateness: Times,
     pub(super) server_pss: u64,
     pub(super) published: u64,
@@ -157,8 +158,7 @@ pub(super) fn tell(plan: &Plan<'_>, measured: &Measured, report: &mut Report) {
         "MiB",
         "at the window's end",
     );
-    report.latency =
-        Some(measured.latency.percentiles()).filter(|times: &Percentiles| times.count > 0);
+    report.record(measured.recording.clone());
     report.lateness = Some(lateness).filter(|times| times.count > 0);
 }
 

@@ -48,8 +48,8 @@ pub(super) struct Room {
     /// Channels with a publication that has just reached its last member.
     pub(super) completed: Vec<usize>,
     pub(super) deliveries: u64,
+    /// Of the present second.
     pub(super) latency: Times,
-    pub(super) recording: bool,
     pub(super) epoch: Instant,
 }
 
@@ -95,9 +95,7 @@ impl Room {
             }
         }
         self.deliveries += 1;
-        if self.recording {
-            self.latency.record(now_ns.saturating_sub(stamp.due_ns));
-        }
+        self.latency.record(now_ns.saturating_sub(stamp.due_ns));
         channel.count_down(stamp.sequence, || self.completed.push(at));
     }
 

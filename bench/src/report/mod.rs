@@ -1,18 +1,33 @@
 //! What a run tells: a verdict, a table, the same as JSON.
 
-use std::fmt::Write as _;
+use std::borrow::Cow;
 use std::fs;
-use std::io;
-use std::path::Path;
-use std::time::{Duration, Instant};
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
+
+mod csv;
+mod hdr;
+pub mod html;
+pub mod output;
+pub mod progress;
+#[cfg(test)]
+pub mod sample;
+pub mod table;
 
 use crate::client::ledger::Faults;
 use crate::measure::histogram::{Percentiles, Spread};
+use crate::measure::recorder::Recording;
+use crate::measure::series::Series;
+use table::number;
+
+/// A word that is a constant when written and owned when read back.
+pub type Word = Cow<'static, str>;
+
+/// The sampling thread may take this share of one core before the table says so.
+const SAMPLING_SHARE: f64 = 0.01;
 
 /// The machine a figure belongs to.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Host {
     pub kernel: String,
     pub cpu: String,
@@ -52,21 +67,21 @@ impl Host {
 }
 
 /// One line of the table.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Figure {
-    /// A name that stays: what `compare` will look for.
-    pub key: &'static str,
+    /// A name that stays: what `compare` looks for.
+    pub key: Word,
     pub value: f64,
-    pub unit: &'static str,
+    pub unit: Word,
     /// How it was got, or its spread.
     pub note: String,
 }
 
 /// A whole run.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Report {
     pub schema: u32,
-    pub scenario: &'static str,
+    pub scenario: Word,
     pub command: String,
     pub label: Option<String>,
     pub host: Host,
@@ -80,6 +95,11 @@ pub struct Report {
     pub figures: Vec<Figure>,
     pub latency: Option<Percentiles>,
     pub lateness: Option<Percentiles>,
+    /// What `latency` was taken from: an HdrHistogram in nanoseconds, V2 compressed, base64.
+    #[serde(default)]
+    pub latency_histogram: Option<String>,
+    #[serde(default)]
+    pub series: Option<Series>,
 }
 
 impl Report {
@@ -88,7 +108,7 @@ impl Report {
         let arguments: Vec<String> = std::env::args().collect();
         Self {
             schema: 1,
-            scenario,
+            scenario: scenario.into(),
             command: arguments.join(" "),
             label,
             host,
@@ -99,6 +119,8 @@ impl Report {
             figures: Vec::new(),
             latency: None,
             lateness: None,
+            latency_histogram: None,
+            series: None,
         }
     }
 
@@ -111,9 +133,9 @@ impl Report {
         note: impl Into<String>,
     ) {
         self.figures.push(Figure {
-            key,
+            key: key.into(),
             value,
-            unit,
+            unit: unit.into(),
             note: note.into(),
         });
     }
@@ -129,104 +151,29 @@ impl Report {
         self.figure(key, spread.median, unit, note);
     }
 
+    /// Takes over the run's seconds, and the latency of its window.
+    pub fn record(&mut self, recording: Recording) {
+        let Recording { series, latency } = recording;
+        if !latency.is_empty() {
+            self.latency = Some(latency.percentiles());
+            self.latency_histogram = Some(latency.encode());
+        }
+        let length = series.seconds.last().map_or(0.0, |second| second.end);
+        let cost = series.cost;
+        if cost.cpu_ns as f64 > SAMPLING_SHARE * length * 1e9 {
+            self.remarks.push(format!(
+                "sampling took {:.1} % of a core, {:.1} ms at most for one reading of PSS",
+                cost.cpu_ns as f64 / length / 1e7,
+                cost.pss_longest_ns as f64 / 1e6
+            ));
+        }
+        self.series = Some(series);
+    }
+
     /// Takes over what went wrong.
     pub fn verdict(&mut self, faults: Faults) {
         self.verified = faults.is_verified();
         self.faults = faults;
-    }
-
-    /// The table, verdict first.
-    pub fn render(&self) -> String {
-        let mut out = String::new();
-        let mut line = |text: String| out.push_str(&(text + "\n"));
-        line(format!(
-            "ringway-bench {} on {} cores {}, Linux {}",
-            self.scenario, self.host.cores, self.host.cpu, self.host.kernel
-        ));
-        line(format!("priority: {}", self.host.priority));
-        if self.scenario != "limit" {
-            line(self.faults.to_string());
-        }
-        self.invalid
-            .iter()
-            .for_each(|why| line(format!("INVALID RUN: {why}")));
-        self.remarks
-            .iter()
-            .for_each(|remark| line(format!("note: {remark}")));
-        let width = self
-            .figures
-            .iter()
-            .map(|figure| figure.key.len())
-            .max()
-            .unwrap_or(0);
-        for figure in &self.figures {
-            let value = number(figure.value);
-            line(format!(
-                "  {:width$}  {value:>12} {:<6}  {}",
-                figure.key, figure.unit, figure.note
-            ));
-        }
-        for (name, times) in [
-            ("latency", &self.latency),
-            ("own sends late", &self.lateness),
-        ] {
-            if let Some(times) = times {
-                let mut text = format!("  {name}, ms:");
-                let columns = [
-                    ("p50", times.p50_ns),
-                    ("p90", times.p90_ns),
-                    ("p99", times.p99_ns),
-                    ("p99.9", times.p999_ns),
-                    ("p99.99", times.p9999_ns),
-                    ("max", times.max_ns),
-                ];
-                for (column, ns) in columns {
-                    let _ = write!(text, " {column} {:.3}", ns as f64 / 1e6);
-                }
-                line(text);
-            }
-        }
-        out
-    }
-
-    /// Writes the JSON.
-    pub fn save(&self, path: &Path) -> io::Result<()> {
-        let text = serde_json::to_string_pretty(self).map_err(io::Error::other)?;
-        fs::write(path, text + "\n")
-            .map_err(|e| io::Error::new(e.kind(), format!("{}: {e}", path.display())))
-    }
-}
-
-/// Four digits that mean something.
-fn number(value: f64) -> String {
-    match value.abs() {
-        0.0 => "0".to_owned(),
-        1000.0.. => format!("{value:.0}"),
-        100.0.. => format!("{value:.1}"),
-        10.0.. => format!("{value:.2}"),
-        1.0.. => format!("{value:.3}"),
-        _ => format!("{value:.4}"),
-    }
-}
-
-/// A line a second on standard error.
-pub struct Progress {
-    next: Instant,
-}
-
-impl Progress {
-    pub fn new() -> Self {
-        Self {
-            next: Instant::now() + Duration::from_secs(1),
-        }
-    }
-
-    pub fn tell(&mut self, words: impl FnOnce() -> String) {
-        let now = Instant::now();
-        if now >= self.next {
-            eprintln!("{}", words());
-            self.next = now + Duration::from_secs(1);
-        }
     }
 }
 
