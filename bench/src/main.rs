@@ -1,7 +1,7 @@
 //! `ringway-bench`: a load harness for WebSocket servers, on raw io_uring.
 //!
 //! Exit codes: 0 verified and valid; 2 something was lost, duplicated, reordered or corrupted; 3 the run is invalid;
-//! 1 the environment (server gone, sockets refused); 64 the command line.
+//! 4 `compare` found a regression; 1 the environment (server gone, sockets refused); 64 the command line.
 #![deny(unsafe_code)]
 
 use std::process::ExitCode;
@@ -10,6 +10,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand};
 
 mod client;
+mod compare;
 mod measure;
 mod report;
 mod scenario;
@@ -17,6 +18,7 @@ mod scenario;
 use client::centrifuge::Encoding;
 use client::handshake::Target;
 use client::payload;
+use measure::round_trip;
 use report::output::Outputs;
 use report::{Host, Report};
 use scenario::{fanout, idle, limit};
@@ -24,6 +26,7 @@ use scenario::{fanout, idle, limit};
 const EXIT_ENVIRONMENT: u8 = 1;
 const EXIT_FAULTS: u8 = 2;
 const EXIT_INVALID: u8 = 3;
+const EXIT_REGRESSION: u8 = 4;
 const EXIT_USAGE: u8 = 64;
 
 /// Measures WebSocket servers, and proves order and no loss before it tells a figure.
@@ -31,7 +34,15 @@ const EXIT_USAGE: u8 = 64;
 #[command(name = "ringway-bench", version)]
 struct Cli {
     #[command(subcommand)]
-    scenario: Scenario,
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    #[command(flatten)]
+    Scenario(Box<Scenario>),
+    /// Two reports, figure by figure; ends with 4 when B is worse than allowed.
+    Compare(compare::Args),
 }
 
 #[derive(Subcommand)]
@@ -49,6 +60,9 @@ struct CommonArgs {
     /// The generator's cores.
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1")]
     cores: Vec<usize>,
+    /// The server's core: where the bare loops run, and the other end of the cache line's round trip.
+    #[arg(long, value_name = "CORE", default_value_t = 0)]
+    sender_core: usize,
     /// Do not raise this process' scheduling group.
     #[arg(long)]
     plain_priority: bool,
@@ -67,9 +81,6 @@ struct BareArgs {
     /// Milliseconds of one run.
     #[arg(long, value_name = "MS", default_value_t = 500)]
     run_ms: u64,
-    /// The core of the bare loops: the server's.
-    #[arg(long, value_name = "CORE", default_value_t = 0)]
-    sender_core: usize,
 }
 
 #[derive(Args)]
@@ -186,12 +197,17 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { EXIT_USAGE } else { 0 });
         }
     };
-    match run(cli.scenario) {
-        Ok(report) => match (report.verified, report.invalid.is_empty()) {
-            (true, true) => ExitCode::SUCCESS,
-            (false, _) => ExitCode::from(EXIT_FAULTS),
-            (true, false) => ExitCode::from(EXIT_INVALID),
-        },
+    let ended = match cli.command {
+        Command::Scenario(scenario) => {
+            run(*scenario).map(|report| verdict(report.verified, report.invalid.is_empty()))
+        }
+        Command::Compare(args) => compare::run(&args).map(|regressed| match regressed {
+            true => EXIT_REGRESSION,
+            false => 0,
+        }),
+    };
+    match ended {
+        Ok(code) => ExitCode::from(code),
         Err(Failure::Usage(words)) => {
             eprintln!("ringway-bench: {words}");
             ExitCode::from(EXIT_USAGE)
@@ -200,6 +216,14 @@ fn main() -> ExitCode {
             eprintln!("ringway-bench: {words}");
             ExitCode::from(EXIT_ENVIRONMENT)
         }
+    }
+}
+
+fn verdict(verified: bool, valid: bool) -> u8 {
+    match (verified, valid) {
+        (true, true) => 0,
+        (false, _) => EXIT_FAULTS,
+        (true, false) => EXIT_INVALID,
     }
 }
 
@@ -304,7 +328,7 @@ fn bare_plan(
         in_flight,
         runs: bare.runs,
         run_time: Duration::from_millis(bare.run_ms),
-        sender_core: bare.sender_core,
+        sender_core: common.sender_core,
         receiver_cores: common.cores.clone(),
     })
 }
@@ -320,7 +344,10 @@ fn conclude(
         false => measure::cpu::raise_priority(),
     };
     let mut report = Report::new(name, Host::read(priority), common.label);
+    let round_trip = || round_trip::between(common.cores[0], common.sender_core);
+    let before = round_trip()?;
     scenario(&mut report)?;
+    report.round_trips(before, round_trip()?);
     print!("{}", report.render());
     common.outputs.write(&report)?;
     Ok(report)

@@ -4,4 +4,5 @@ pub mod cpu;
 pub mod histogram;
 pub mod memory;
 pub mod recorder;
+pub mod round_trip;
 pub mod series;

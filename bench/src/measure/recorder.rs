@@ -61,7 +61,7 @@ impl Recorder {
             began,
             last: began,
             counts: Counts::default(),
-            cpu_ns: cpu::of_processes(pids).ok(),
+            cpu_ns: cpu_of(pids),
             next_pss: began,
             series: Series {
                 began: unix_now(),
@@ -153,7 +153,7 @@ impl Sampler {
 
     fn take(&mut self, tick: Tick) {
         let seconds = (tick.at - self.last).as_secs_f64();
-        let cpu_ns = cpu::of_processes(&self.pids).ok();
+        let cpu_ns = cpu_of(&self.pids);
         let kernel = memory::of_kernel().unwrap_or_default();
         let rate = |now: u64, before: u64| match seconds > 0.0 {
             true => now.saturating_sub(before) as f64 / seconds,
@@ -238,6 +238,14 @@ impl Second {
             line += &format!("  {:.1} MiB", pss as f64 / 1_048_576.0);
         }
         line
+    }
+}
+
+/// None without a process, or when one is gone.
+fn cpu_of(pids: &[u32]) -> Option<u64> {
+    match pids {
+        [] => None,
+        _ => cpu::of_processes(pids).ok(),
     }
 }
 

@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 use std::fs;
+use std::io;
+use std::path::Path;
 
 use serde::{Deserialize, Serialize};
 
@@ -17,6 +19,7 @@ pub mod table;
 use crate::client::ledger::Faults;
 use crate::measure::histogram::{Percentiles, Spread};
 use crate::measure::recorder::Recording;
+use crate::measure::round_trip;
 use crate::measure::series::Series;
 use table::number;
 
@@ -168,6 +171,54 @@ impl Report {
             ));
         }
         self.series = Some(series);
+    }
+
+    /// Takes over the round trip of a cache line before and after the run, where there are two cores for it.
+    pub fn round_trips(&mut self, before: Option<f64>, after: Option<f64>) {
+        let (Some(before), Some(after)) = (before, after) else {
+            return;
+        };
+        self.figure(
+            round_trip::BEFORE,
+            before,
+            "ns",
+            "a cache line there and back, before the run",
+        );
+        self.figure(round_trip::AFTER, after, "ns", "after it");
+        if round_trip::differ(&[before, after]) {
+            self.remarks.push(format!(
+                "the cores moved apart or together: a cache line took {before:.0} ns before the run, {after:.0} ns after"
+            ));
+        }
+    }
+
+    /// All that can be compared, each with its unit: the figures, and latency as figures.
+    pub fn values(&self) -> Vec<(String, f64, String)> {
+        let figures = self.figures.iter();
+        let mut values: Vec<_> = figures
+            .map(|figure| {
+                (
+                    figure.key.to_string(),
+                    figure.value,
+                    figure.unit.to_string(),
+                )
+            })
+            .collect();
+        for (at, ns) in self.latency.iter().flat_map(Percentiles::columns) {
+            let key = format!("latency_{}_ms", at.replace('.', ""));
+            values.push((key, ns as f64 / 1e6, "ms".to_owned()));
+        }
+        values
+    }
+
+    /// Reads what `--json` wrote.
+    ///
+    /// # Errors
+    /// When the file cannot be read, or is something else.
+    pub fn load(path: &Path) -> io::Result<Self> {
+        let name = |e: &dyn std::fmt::Display| format!("{}: {e}", path.display());
+        let text = fs::read_to_string(path).map_err(|e| io::Error::new(e.kind(), name(&e)))?;
+        serde_json::from_str(&text).map_err(|e| io::Error::other(name(&e)))
     }
 
     /// Takes over what went wrong.

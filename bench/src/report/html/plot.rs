@@ -11,6 +11,8 @@ const LEFT: f64 = 62.0;
 const RIGHT: f64 = 16.0;
 const TOP: f64 = 22.0;
 const BOTTOM: f64 = 28.0;
+/// The width of a digit, on a phone at the most.
+const GLYPH: f64 = 8.0;
 /// A phase narrower than this is shaded but not named.
 const NAMED: f64 = 52.0;
 
@@ -19,6 +21,8 @@ const NAMED: f64 = 52.0;
 pub(super) enum Scale {
     /// From zero.
     Linear,
+    /// Seconds, from zero to exactly the last.
+    Time,
     /// By powers of ten; what is not above zero is left out.
     Log,
     /// 1/(1-p) by powers of ten: 0, 90, 99, 99.9 %.
@@ -45,8 +49,10 @@ impl Plot {
     pub(super) fn render(&self) -> String {
         let points = || self.lines.iter().flat_map(|l| &l.points).flatten();
         let shown = |&&(_, y): &&(f64, f64)| self.y != Scale::Log || y > 0.0;
+        // All plots of a run end with the run, whatever was read last.
+        let ends = self.phases.iter().map(|phase| phase.2);
         let (Some(x), Some(y)) = (
-            Axis::of(self.x, points().filter(shown).map(|p| p.0)),
+            Axis::of(self.x, points().filter(shown).map(|p| p.0).chain(ends)),
             Axis::of(self.y, points().filter(shown).map(|p| p.1)),
         ) else {
             return String::new();
@@ -113,8 +119,15 @@ fn draw_axes(svg: &mut String, x: &Axis, y: &Axis) {
             at + 4.0
         );
     }
+    let mut free = 0.0;
     for (value, text) in x.ticks() {
         let at = across(x.place(value));
+        let half = text.len() as f64 * GLYPH / 2.0;
+        // A label that would touch its neighbour or the edge is left out.
+        if at - half < free || at + half > WIDTH {
+            continue;
+        }
+        free = at + half + GLYPH;
         let _ = writeln!(
             svg,
             "<text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{text}</text>",
@@ -182,6 +195,7 @@ impl Axis {
         }
         let (low, high) = match scale {
             Scale::Linear => (0.0, if high > 0.0 { high * 1.06 } else { 1.0 }),
+            Scale::Time => (0.0, high.max(1.0)),
             Scale::Log => {
                 let (low, high) = (low.log10().floor(), high.log10().ceil());
                 (low, high.max(low + 1.0))
@@ -192,25 +206,29 @@ impl Axis {
     }
 
     fn shows(&self, value: f64) -> bool {
-        self.scale == Scale::Linear || value > 0.0
+        matches!(self.scale, Scale::Linear | Scale::Time) || value > 0.0
     }
 
     /// 0 at the low end, 1 at the high end.
     fn place(&self, value: f64) -> f64 {
         let value = match self.scale {
-            Scale::Linear => value,
+            Scale::Linear | Scale::Time => value,
             Scale::Log | Scale::Percentile => value.log10(),
         };
         (value - self.low) / (self.high - self.low)
     }
 
     fn ticks(&self) -> Vec<(f64, String)> {
-        if self.scale == Scale::Linear {
+        let unit = match self.scale {
+            Scale::Time => " s",
+            _ => "",
+        };
+        if matches!(self.scale, Scale::Linear | Scale::Time) {
             let step = round_step((self.high - self.low) / 5.0);
             let count = (self.high / step).floor() as usize;
             return (0..=count)
                 .map(|i| i as f64 * step)
-                .map(|value| (value, amount(value)))
+                .map(|value| (value, amount(value) + unit))
                 .collect();
         }
         (self.low.ceil() as i32..=self.high.floor() as i32)
@@ -263,7 +281,7 @@ mod tests {
         let lines = vec![Line { name: "a", points }];
         Plot {
             title: "T & t",
-            x: Scale::Linear,
+            x: Scale::Time,
             y,
             lines,
             phases: vec![(Phase::Measure, 0.0, 10.0)],
@@ -292,6 +310,7 @@ mod tests {
         assert_eq!(svg.matches("<circle").count(), 1);
         assert!(svg.contains("T &amp; t") && svg.contains("band measure"));
         assert_eq!(plot(vec![None], Scale::Linear), "");
+        assert!(svg.contains(">10 s<") && !svg.contains(">12 s<"), "{svg}");
         // Zero has no logarithm.
         assert_eq!(plot(vec![Some((0.0, 0.0))], Scale::Log), "");
         assert!(!plot(vec![Some((0.0, 0.0)), Some((1.0, 5.0))], Scale::Log).contains("NaN"));

@@ -161,7 +161,7 @@ fn over_time(series: &Series) -> Vec<Plot> {
     };
     let plot = |title, y, lines| Plot {
         title,
-        x: Scale::Linear,
+        x: Scale::Time,
         y,
         lines,
         phases: phases.clone(),
