@@ -14,6 +14,7 @@ mod compare;
 mod measure;
 mod report;
 mod scenario;
+mod suite;
 
 use client::centrifuge::Encoding;
 use client::handshake::Target;
@@ -43,6 +44,8 @@ enum Command {
     Scenario(Box<Scenario>),
     /// Two reports, figure by figure; ends with 4 when B is worse than allowed.
     Compare(compare::Args),
+    /// Servers in turns on one boot: medians, spreads, ratios.
+    Suite(suite::Args),
 }
 
 #[derive(Subcommand)]
@@ -205,6 +208,7 @@ fn main() -> ExitCode {
             true => EXIT_REGRESSION,
             false => 0,
         }),
+        Command::Suite(args) => suite::run(&args),
     };
     match ended {
         Ok(code) => ExitCode::from(code),

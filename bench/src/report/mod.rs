@@ -192,6 +192,12 @@ impl Report {
         }
     }
 
+    /// The value of a figure.
+    pub fn value(&self, key: &str) -> Option<f64> {
+        let figure = self.figures.iter().find(|figure| figure.key == key)?;
+        Some(figure.value)
+    }
+
     /// All that can be compared, each with its unit: the figures, and latency as figures.
     pub fn values(&self) -> Vec<(String, f64, String)> {
         let figures = self.figures.iter();
