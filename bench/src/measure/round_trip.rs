@@ -2,7 +2,7 @@
 //!
 //! On a virtual machine the host decides where two cores lie, and changes its mind. Whether they share a cache decides
 //! what every send on loopback costs (3.2 or 4.9 µs where this was found), and this number tells which it is: 61 or
-//! 305 ns there, within 5 %, even while other work had the cores.
+//! 305 ns there, within 10 %, even while other work had the cores.
 
 use std::hint::spin_loop;
 use std::io;

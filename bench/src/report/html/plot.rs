@@ -11,8 +11,8 @@ const LEFT: f64 = 62.0;
 const RIGHT: f64 = 16.0;
 const TOP: f64 = 22.0;
 const BOTTOM: f64 = 28.0;
-/// The width of a digit, on a phone at the most.
-const GLYPH: f64 = 8.0;
+/// The width of a digit and, for there are dots too, of the room between labels.
+const GLYPH: f64 = 7.0;
 /// A phase narrower than this is shaded but not named.
 const NAMED: f64 = 52.0;
 
@@ -127,7 +127,7 @@ fn draw_axes(svg: &mut String, x: &Axis, y: &Axis) {
         if at - half < free || at + half > WIDTH {
             continue;
         }
-        free = at + half + GLYPH;
+        free = at + half;
         let _ = writeln!(
             svg,
             "<text x=\"{at:.1}\" y=\"{}\" text-anchor=\"middle\">{text}</text>",
@@ -263,13 +263,13 @@ fn amount(value: f64) -> String {
     format!("{}{unit}", text.trim_end_matches('0').trim_end_matches('.'))
 }
 
-/// `0 %`, `90 %`, `99.9 %`.
+/// `0`, `90`, `99.9`, in percent.
 fn percentile(nines: i32) -> String {
     match nines {
-        0 => "0 %".to_owned(),
-        1 => "90 %".to_owned(),
-        2 => "99 %".to_owned(),
-        more => format!("99.{} %", "9".repeat(more as usize - 2)),
+        0 => "0".to_owned(),
+        1 => "90".to_owned(),
+        2 => "99".to_owned(),
+        more => format!("99.{}", "9".repeat(more as usize - 2)),
     }
 }
 
@@ -299,7 +299,7 @@ mod tests {
         assert_eq!(texts, ["0.01", "0.1", "1", "10"]);
         let axis = Axis::of(Scale::Percentile, [1.0, 20_000.0].into_iter()).unwrap();
         let texts: Vec<String> = axis.ticks().into_iter().map(|t| t.1).collect();
-        assert_eq!(texts, ["0 %", "90 %", "99 %", "99.9 %", "99.99 %"]);
+        assert_eq!(texts, ["0", "90", "99", "99.9", "99.99"]);
     }
 
     #[test]

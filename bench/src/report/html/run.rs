@@ -137,7 +137,7 @@ fn by_percentile(report: &Report) -> io::Result<Plot> {
         })
         .collect();
     Ok(Plot {
-        title: "Latency by percentile, ms",
+        title: "Latency, ms, by percentile, %",
         x: Scale::Percentile,
         y: Scale::Log,
         lines: vec![Line {
@@ -242,7 +242,7 @@ mod tests {
         assert!(page.contains("commit &quot;&lt;script&gt;&quot;"));
         assert_eq!(page.matches("<svg").count(), page.matches("</svg>").count());
         for title in [
-            "Latency by percentile",
+            "Latency, ms, by percentile",
             "Latency each second",
             "Deliveries",
             "Server CPU",
