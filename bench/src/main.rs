@@ -1,7 +1,7 @@
 //! `ringway-bench`: a load harness for WebSocket servers, on raw io_uring.
 //!
 //! Exit codes: 0 verified and valid; 2 something was lost, duplicated, reordered or corrupted; 3 the run is invalid;
-//! 1 the environment (server gone, sockets refused); 64 the command line.
+//! 4 `compare` found a regression; 1 the environment (server gone, sockets refused); 64 the command line.
 #![deny(unsafe_code)]
 
 use std::process::ExitCode;
@@ -10,17 +10,20 @@ use clap::Parser;
 
 mod cli;
 mod client;
+mod compare;
 mod measure;
 #[cfg(feature = "reference")]
 mod reference;
 mod report;
 mod scenario;
+mod suite;
 
-use cli::{Cli, Failure};
+use cli::{Cli, Command, Failure};
 
 const EXIT_ENVIRONMENT: u8 = 1;
 const EXIT_FAULTS: u8 = 2;
 const EXIT_INVALID: u8 = 3;
+const EXIT_REGRESSION: u8 = 4;
 const EXIT_USAGE: u8 = 64;
 
 fn main() -> ExitCode {
@@ -31,12 +34,22 @@ fn main() -> ExitCode {
             return ExitCode::from(if error.use_stderr() { EXIT_USAGE } else { 0 });
         }
     };
-    match cli::run(cli.scenario) {
-        Ok(report) => match (report.verified, report.invalid.is_empty()) {
-            (true, true) => ExitCode::SUCCESS,
-            (false, _) => ExitCode::from(EXIT_FAULTS),
-            (true, false) => ExitCode::from(EXIT_INVALID),
-        },
+    let ended = match cli.command {
+        Command::Scenario(scenario) => {
+            cli::run(*scenario).map(|report| verdict(report.verified, report.invalid.is_empty()))
+        }
+        Command::Compare(args) => compare::run(&args).map(|regressed| match regressed {
+            true => EXIT_REGRESSION,
+            false => 0,
+        }),
+        Command::Suite(args) => suite::run(&args),
+        #[cfg(feature = "reference")]
+        Command::Reference(args) => reference::run(&args)
+            .map(|never| match never {})
+            .map_err(Failure::from),
+    };
+    match ended {
+        Ok(code) => ExitCode::from(code),
         Err(Failure::Usage(words)) => {
             eprintln!("ringway-bench: {words}");
             ExitCode::from(EXIT_USAGE)
@@ -45,5 +58,13 @@ fn main() -> ExitCode {
             eprintln!("ringway-bench: {words}");
             ExitCode::from(EXIT_ENVIRONMENT)
         }
+    }
+}
+
+fn verdict(verified: bool, valid: bool) -> u8 {
+    match (verified, valid) {
+        (true, true) => 0,
+        (false, _) => EXIT_FAULTS,
+        (true, false) => EXIT_INVALID,
     }
 }

@@ -1,6 +1,5 @@
 //! The command line: what there is to ask, and how it becomes a scenario's plan.
 
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::{Args, Parser, Subcommand};
@@ -9,9 +8,12 @@ mod fanout;
 mod rooms;
 mod server;
 
-use crate::measure::cpu;
+use crate::compare;
+use crate::measure::{cpu, round_trip};
+use crate::report::output::Outputs;
 use crate::report::{Host, Report};
 use crate::scenario::{Phases, idle, limit};
+use crate::suite;
 use server::ServerArgs;
 
 /// Measures WebSocket servers, and proves order and no loss before it tells a figure.
@@ -19,7 +21,20 @@ use server::ServerArgs;
 #[command(name = "ringway-bench", version)]
 pub struct Cli {
     #[command(subcommand)]
-    pub scenario: Scenario,
+    pub command: Command,
+}
+
+#[derive(Subcommand)]
+pub enum Command {
+    #[command(flatten)]
+    Scenario(Box<Scenario>),
+    /// Two reports, figure by figure; ends with 4 when B is worse than allowed.
+    Compare(compare::Args),
+    /// Servers in turns on one boot: medians, spreads, ratios.
+    Suite(suite::Args),
+    /// Not a measurement: a small server on another runtime, to be measured.
+    #[cfg(feature = "reference")]
+    Reference(crate::reference::Args),
 }
 
 #[derive(Subcommand)]
@@ -44,9 +59,6 @@ pub enum Scenario {
     Mixed(rooms::MixedArgs),
     /// N connections that do nothing: memory and CPU a connection.
     Idle(IdleArgs),
-    /// Not a measurement: a small server on another runtime, to be measured.
-    #[cfg(feature = "reference")]
-    Reference(crate::reference::Args),
 }
 
 #[derive(Args)]
@@ -54,12 +66,14 @@ pub struct CommonArgs {
     /// The generator's cores.
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1")]
     pub cores: Vec<usize>,
+    /// The server's core: where the bare loops run, and the other end of the cache line's round trip.
+    #[arg(long, value_name = "CORE", default_value_t = 0)]
+    pub sender_core: usize,
     /// Do not raise this process' scheduling group.
     #[arg(long)]
     pub plain_priority: bool,
-    /// Write everything to this file too.
-    #[arg(long, value_name = "FILE")]
-    pub json: Option<PathBuf>,
+    #[command(flatten)]
+    pub outputs: Outputs,
     /// Words to keep in the JSON: a commit, a setting.
     #[arg(long)]
     pub label: Option<String>,
@@ -73,9 +87,6 @@ pub struct BareArgs {
     /// Milliseconds of one run.
     #[arg(long, value_name = "MS", default_value_t = 500)]
     pub run_ms: u64,
-    /// The core of the bare loops: the server's.
-    #[arg(long, value_name = "CORE", default_value_t = 0)]
-    pub sender_core: usize,
 }
 
 #[derive(Args)]
@@ -169,8 +180,6 @@ pub fn run(scenario: Scenario) -> Result<Report, Failure> {
         Scenario::Slow(args) => args.run(),
         Scenario::Recover(args) => args.run(),
         Scenario::Mixed(args) => args.run(),
-        #[cfg(feature = "reference")]
-        Scenario::Reference(args) => match crate::reference::run(&args)? {},
         Scenario::Idle(args) => {
             demand(args.connections > 0, "connections begin at 1")?;
             let server = args.server.server()?;
@@ -198,11 +207,12 @@ pub(crate) fn conclude(
         false => cpu::raise_priority(),
     };
     let mut report = Report::new(name, Host::read(priority), common.label);
+    let round_trip = || round_trip::between(common.cores[0], common.sender_core);
+    let before = round_trip()?;
     scenario(&mut report)?;
+    report.round_trips(before, round_trip()?);
     print!("{}", report.render());
-    if let Some(path) = &common.json {
-        report.save(path)?;
-    }
+    common.outputs.write(&report)?;
     Ok(report)
 }
 
@@ -223,7 +233,7 @@ pub(crate) fn bare_plan(
         in_flight,
         runs: bare.runs,
         run_time: Duration::from_millis(bare.run_ms),
-        sender_core: bare.sender_core,
+        sender_core: common.sender_core,
         receiver_cores: common.cores.clone(),
     })
 }

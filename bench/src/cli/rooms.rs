@@ -153,7 +153,7 @@ impl StormArgs {
         let bare = self.limit.then(|| limit::upgrade::Plan {
             connections: self.members.min(limit::MOST_MEMBERS / 2),
             runs: self.bare.runs,
-            server_core: self.bare.sender_core,
+            server_core: self.common.sender_core,
             client_cores: self.common.cores.clone(),
         });
         let cores = self.common.cores.clone();

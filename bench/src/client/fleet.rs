@@ -110,6 +110,7 @@ pub struct Fleet<'a> {
     channel_of: Box<dyn Fn(usize) -> Option<String> + 'a>,
     errands: Vec<Errand>,
     opening: usize,
+    open: usize,
     pings: u64,
     pub faults: Faults,
 }
@@ -128,12 +129,13 @@ impl<'a> Fleet<'a> {
             channel_of: Box::new(channel_of),
             errands: Vec::new(),
             opening: 0,
+            open: 0,
             pings: 0,
             faults: Faults::default(),
         }
     }
 
-    /// Opens connections up to `count`; returns when each has joined. `on_progress` hears the number opened.
+    /// Opens connections up to `count`; returns when each has joined. `on_progress` hears the number joined.
     ///
     /// # Errors
     /// When one cannot be opened: a run with fewer would measure something else.
@@ -168,7 +170,7 @@ impl<'a> Fleet<'a> {
                     "{opening} connections got no answer in 20 s"
                 )));
             }
-            on_progress(self.connections.len() - self.opening);
+            on_progress(self.open);
         }
         Ok(())
     }
@@ -231,6 +233,7 @@ impl<'a> Fleet<'a> {
                 faults: &mut self.faults,
                 errands: &mut self.errands,
                 opening: &mut self.opening,
+                open: &mut self.open,
                 pings: &mut self.pings,
             };
             any |= ring.poll(|event| match event {
@@ -294,7 +297,7 @@ impl<'a> Fleet<'a> {
             // The socket is gone, or is about to be.
             Stage::Closed => return Ok(()),
             Stage::Upgrading | Stage::Joining(_) => self.opening -= 1,
-            Stage::Open | Stage::Closing => {}
+            Stage::Open | Stage::Closing => self.open -= 1,
         }
         let (ring, slot) = self.place_of(index);
         self.rings[ring].detach(slot)
@@ -406,6 +409,11 @@ impl<'a> Fleet<'a> {
     /// Connections that have begun and not joined.
     pub fn opening(&self) -> usize {
         self.opening
+    }
+
+    /// Connections that have joined and are not over.
+    pub fn joined(&self) -> usize {
+        self.open
     }
 
     /// True when the server does not take what this connection sends.

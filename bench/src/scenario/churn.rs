@@ -14,6 +14,7 @@ use std::time::Instant;
 
 use crate::measure::cpu;
 use crate::measure::histogram::Times;
+use crate::measure::series::Phase;
 use crate::report::Report;
 use crate::scenario::Server;
 use crate::scenario::traffic::{Event, Group, Load, Phases, Publishers, Traffic};
@@ -67,7 +68,7 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
     churn.start();
     let mut counting = false;
     let with = traffic.measure(plan.phases, |traffic| {
-        if traffic.room.recording && !counting {
+        if traffic.phase() == Phase::Measure && !counting {
             counting = true;
             churn.begin_window();
         }
@@ -100,7 +101,7 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
         "had nobody to come or go",
     );
     let ms = |ns: u64| ns as f64 / 1e6;
-    let (quiet, loud) = (without.latency.percentiles(), with.latency.percentiles());
+    let (quiet, loud) = measured.without_and_with();
     report.figure("p99_without", ms(quiet.p99_ns), "ms", "the fan-out alone");
     report.figure("p99_with", ms(loud.p99_ns), "ms", "with joins and leaves");
     let join = churn.latency.percentiles();

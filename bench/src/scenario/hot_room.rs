@@ -21,11 +21,7 @@ pub fn run(plan: &fanout::Plan<'_>, report: &mut Report) -> io::Result<()> {
         return Ok(());
     };
     let asked = rate * plan.members as f64 / plan.server.channels as f64;
-    let got = report
-        .figures
-        .iter()
-        .find(|figure| figure.key == "deliveries_per_second")
-        .map_or(0.0, |figure| figure.value);
+    let got = report.value("deliveries_per_second").unwrap_or(0.0);
     report.figure(
         "rate_held",
         got / asked,

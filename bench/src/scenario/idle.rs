@@ -18,7 +18,9 @@ use crate::client::handshake::dial;
 use crate::client::ring::{Ring, RingSize};
 use crate::measure::cpu;
 use crate::measure::memory::Memory;
-use crate::report::{Progress, Report};
+use crate::measure::recorder::Recorder;
+use crate::measure::series::{Counts, Phase};
+use crate::report::Report;
 use crate::scenario::Server;
 
 /// How long a server may take to come to rest before memory is read.
@@ -53,20 +55,29 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
     let mut fleet = Fleet::new(&server.manners, rings, channel_of);
     let fresh = Memory::read(pids)?;
     let cpu_fresh = cpu::of_processes(pids)?;
-    let mut progress = Progress::new();
+    let mut recorder = Recorder::start(pids, plan.connections)?;
     fleet.open(
         plan.connections,
         |_, _, _| {},
-        |open| progress.tell(|| format!("{open}/{} connections", plan.connections)),
+        |joined| {
+            let now = Instant::now();
+            if recorder.is_due(now) {
+                recorder.close(now, None, Counts::of_connections(joined));
+            }
+        },
     )?;
     let cpu_open = cpu::of_processes(pids)?;
-    attend(&mut fleet, plan, SETTLE, &mut progress)?;
+    let counts = |fleet: &Fleet<'_>| Counts::of_connections(fleet.joined());
+    recorder.enter(Phase::Settle, None, counts(&fleet));
+    attend(&mut fleet, plan, SETTLE, &mut recorder)?;
     let full = Memory::read(pids)?;
+    recorder.enter(Phase::Measure, None, counts(&fleet));
     let (pings, start, cpu_start) = (fleet.pings(), Instant::now(), cpu::of_processes(pids)?);
-    attend(&mut fleet, plan, plan.window, &mut progress)?;
+    attend(&mut fleet, plan, plan.window, &mut recorder)?;
     let (seconds, cpu_end) = (start.elapsed().as_secs_f64(), cpu::of_processes(pids)?);
     let late = Memory::read(pids)?;
 
+    report.record(recorder.finish(None, counts(&fleet)).series);
     report.verdict(fleet.faults.clone());
     report.remarks.push(format!(
         "{} connections in {} channels, {}",
@@ -180,11 +191,12 @@ fn attend(
     fleet: &mut Fleet<'_>,
     plan: &Plan<'_>,
     time: Duration,
-    progress: &mut Progress,
+    recorder: &mut Recorder,
 ) -> io::Result<()> {
     let deadline = Instant::now() + time;
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
+        let now = Instant::now();
+        let left = deadline.saturating_duration_since(now);
         if left.is_zero() {
             return Ok(());
         }
@@ -199,8 +211,9 @@ fn attend(
             }
         })?;
         fleet.wait(left.min(Duration::from_millis(100)))?;
-        let pings = fleet.pings();
-        progress.tell(|| format!("{pings} pings answered"));
+        if recorder.is_due(now) {
+            recorder.close(now, None, Counts::of_connections(fleet.joined()));
+        }
     }
 }
 

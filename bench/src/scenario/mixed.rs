@@ -131,12 +131,16 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
         Ok(any)
     })?;
     traffic.drain()?;
-    let latencies = std::mem::take(&mut traffic.room.latencies);
     let measured = traffic.settle(window);
     let words = format!("{} groups, {first} connections", groups.len());
     measured.tell_verdict(server, &words, report);
     measured.window.tell(server, true, report);
-    for (group, times) in plan.definition.groups.iter().zip(&latencies) {
+    for (group, times) in plan
+        .definition
+        .groups
+        .iter()
+        .zip(&measured.window.latencies)
+    {
         let times = times.percentiles();
         let note = format!(
             "{} deliveries; p50 {:.3} ms, max {:.3} ms",
@@ -144,9 +148,12 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
             times.p50_ns as f64 / 1e6,
             times.max_ns as f64 / 1e6
         );
-        // A few names, once, at the end of the process.
-        let key: &'static str = format!("p99_of_{}", group.name).leak();
-        report.figure(key, times.p99_ns as f64 / 1e6, "ms", note);
+        report.figure(
+            format!("p99_of_{}", group.name),
+            times.p99_ns as f64 / 1e6,
+            "ms",
+            note,
+        );
     }
     let reconnects: u64 = churns.iter().map(|churn| churn.joined).sum();
     report.figure("reconnects", reconnects as f64, "", "answered");

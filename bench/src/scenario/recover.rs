@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 
 use crate::measure::cpu;
 use crate::measure::histogram::Times;
+use crate::measure::series::Phase;
 use crate::report::Report;
 use crate::scenario::Server;
 use crate::scenario::traffic::{Event, Group, Load, Publishers, Standing, Traffic};
@@ -44,6 +45,7 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
     traffic.room.events = Some(Vec::new());
     traffic.room.offsets = Some(vec![0; plan.members]);
     // Having been there.
+    traffic.enter(Phase::Measure);
     let (before, began) = (traffic.mark()?, traffic.room.deliveries);
     for _ in 0..plan.missed {
         publish_and_wait(&mut traffic)?;
@@ -70,10 +72,11 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
     // Everybody is really back.
     publish_and_wait(&mut traffic)?;
     traffic.drain()?;
-    let (faults, checked) = traffic.conclude();
+    let (faults, checked, series) = traffic.conclude();
     report.verdict(faults);
+    report.record(series);
     report.remarks.push(format!(
-        "{} members in {} channels missed up to {} publications of {} B from {steps} offsets, {}; {checked} deliveries checked; latency is that of a comeback: connect to joined",
+        "{} members in {} channels missed up to {} publications of {} B from {steps} offsets, {}; {checked} deliveries checked; latency is that of a comeback, connect to joined; in the series it is that of deliveries",
         plan.members,
         server.channels,
         plan.missed,
@@ -121,7 +124,7 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
             "recovered over delivered",
         );
     }
-    report.latency = Some(times.percentiles()).filter(|times| times.count > 0);
+    report.latency(&times);
     if unrecovered > 0 {
         report
             .invalid
@@ -164,6 +167,7 @@ fn come_back(
     if let Some(events) = &mut traffic.room.events {
         events.clear();
     }
+    traffic.enter(Phase::Measure);
     let (began, before) = (Instant::now(), traffic.mark()?);
     let mut started = Vec::with_capacity(plan.members);
     let mut back = 0;

@@ -48,7 +48,7 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
         load: Load::Open { rate: plan.rate },
     };
     let mut traffic = Traffic::open(server, &[group], Publishers::Apart(plan.publishers))?;
-    let without = traffic.measure(plan.phases, |_| Ok(false))?;
+    traffic.measure(plan.phases, |_| Ok(false))?;
     traffic.drain()?;
     let memory = Memory::read(&server.pids)?;
     // The last ones: each channel has some.
@@ -77,10 +77,7 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
     measured.tell_verdict(server, &words, report);
     measured.window.tell(server, true, report);
     let ms = |ns: u64| ns as f64 / 1e6;
-    let (quiet, loud) = (
-        without.latency.percentiles(),
-        measured.window.latency.percentiles(),
-    );
+    let (quiet, loud) = measured.without_and_with();
     report.figure("healthy_p99_without", ms(quiet.p99_ns), "ms", "all read");
     report.figure("healthy_p99_with", ms(loud.p99_ns), "ms", "some do not");
     report.figure("healthy_lost", measured.lost() as f64, "", "deliveries");

@@ -14,6 +14,7 @@ use std::time::{Duration, Instant};
 use crate::client::fleet::Stage;
 use crate::measure::cpu;
 use crate::measure::histogram::{Spread, Times};
+use crate::measure::series::Phase;
 use crate::report::Report;
 use crate::scenario::limit::upgrade;
 use crate::scenario::traffic::{Event, Group, Load, Publishers, Standing, Traffic};
@@ -73,8 +74,9 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
         rounds.push(weather(plan, &mut traffic, &mut handshakes, &mut random)?);
     }
     let (recovered, unrecovered) = (traffic.room.recovered, traffic.room.unrecovered);
-    let (faults, checked) = traffic.conclude();
+    let (faults, checked, series) = traffic.conclude();
     report.verdict(faults);
+    report.record(series);
     report.remarks.push(format!(
         "{} members in {} channels dropped by {}, {} on their way at a time, jitter {} ms, {}; {checked} deliveries checked",
         plan.members,
@@ -126,10 +128,11 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
             "members told that not all is there",
         );
     }
-    report.latency = Some(handshakes.percentiles()).filter(|times| times.count > 0);
-    report
-        .remarks
-        .push("latency is that of a comeback: connect to joined".to_owned());
+    report.latency(&handshakes);
+    report.remarks.push(
+        "latency is that of a comeback, connect to joined; in the series it is that of deliveries"
+            .to_owned(),
+    );
     Ok(())
 }
 
@@ -140,6 +143,7 @@ fn weather(
     handshakes: &mut Times,
     random: &mut Random,
 ) -> io::Result<Round> {
+    traffic.enter(Phase::Measure);
     let (began, before) = (Instant::now(), traffic.mark()?);
     for index in 0..plan.members {
         traffic.fleet.make_expendable(index);

@@ -20,7 +20,8 @@ use crate::client::payload::{self, Origin, Stamp};
 use crate::measure::cpu;
 use crate::measure::histogram::Times;
 use crate::measure::memory::Memory;
-use crate::report::Progress;
+use crate::measure::recorder::Recorder;
+use crate::measure::series::{Counts, Phase, Series};
 pub(crate) use figures::{Mark, Measured};
 pub use press::Load;
 use press::{Press, Schedule};
@@ -62,20 +63,13 @@ pub struct Phases {
     pub window: Duration,
 }
 
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Phase {
-    Settle,
-    Publish,
-    Drain,
-}
-
 /// The connections, what they should see, and who publishes.
 pub(crate) struct Traffic<'a> {
     pub(crate) fleet: Fleet<'a>,
     pub(crate) room: Room<'a>,
     server: &'a Server,
     press: Press,
-    progress: Progress,
+    recorder: Recorder,
     busy_ns: u64,
 }
 
@@ -127,17 +121,20 @@ impl<'a> Traffic<'a> {
                 lateness: Times::new(),
                 blocked: 0,
             },
-            progress: Progress::new(),
+            recorder: Recorder::start(&server.pids, connections)?,
             busy_ns: 0,
         };
         let (fleet, room) = (&mut traffic.fleet, &mut traffic.room);
         fleet.open(
             connections,
             |index, news, faults| room.take(index, news, 0, faults),
-            |open| {
-                traffic
-                    .progress
-                    .tell(|| format!("{open}/{connections} connections"));
+            |joined| {
+                let now = Instant::now();
+                if traffic.recorder.is_due(now) {
+                    traffic
+                        .recorder
+                        .close(now, None, Counts::of_connections(joined));
+                }
             },
         )?;
         Ok(traffic)
@@ -156,25 +153,55 @@ impl<'a> Traffic<'a> {
         phases: Phases,
         mut each: impl FnMut(&mut Self) -> io::Result<bool>,
     ) -> io::Result<Window> {
-        self.turn_until(Instant::now() + phases.settle, Phase::Settle, |_| Ok(false))?;
+        self.enter(Phase::Settle);
+        self.turn_until(Instant::now() + phases.settle, |_| Ok(false))?;
+        self.enter(Phase::WarmUp);
         self.begin()?;
-        let mut stalled =
-            self.turn_until(Instant::now() + phases.warm_up, Phase::Publish, &mut each)?;
-        self.room.recording = true;
+        let mut stalled = self.turn_until(Instant::now() + phases.warm_up, &mut each)?;
+        self.enter(Phase::Measure);
         self.press.lateness = Times::new();
-        self.room.latency = Times::new();
+        self.room.latencies.iter_mut().for_each(Times::clear);
         let start = self.mark()?;
-        stalled |= self.turn_until(start.at + phases.window, Phase::Publish, &mut each)?;
+        stalled |= self.turn_until(start.at + phases.window, &mut each)?;
         let end = self.mark()?;
-        self.room.recording = false;
+        self.enter(Phase::Drain);
         Ok(Window {
             start,
             end,
             stalled,
-            latency: std::mem::replace(&mut self.room.latency, Times::new()),
+            latencies: self.room.latencies.clone(),
             lateness: std::mem::replace(&mut self.press.lateness, Times::new()),
             server_pss: Memory::read(&self.server.pids)?.pss,
         })
+    }
+
+    /// Ends the present phase and begins another.
+    pub(crate) fn enter(&mut self, phase: Phase) {
+        let counts = self.counts();
+        self.recorder
+            .enter(phase, Some(&mut self.room.latency), counts);
+    }
+
+    /// The present phase.
+    pub(crate) fn phase(&self) -> Phase {
+        self.recorder.phase()
+    }
+
+    fn counts(&self) -> Counts {
+        Counts {
+            connections: self.fleet.joined() as u64,
+            deliveries: self.room.deliveries,
+            publications: self.published(),
+        }
+    }
+
+    /// Hands over the second that is over by `now`, if one is.
+    fn record(&mut self, now: Instant) {
+        if self.recorder.is_due(now) {
+            let counts = self.counts();
+            self.recorder
+                .close(now, Some(&mut self.room.latency), counts);
+        }
     }
 
     /// The timetables start now; closed loops get their first publications.
@@ -195,7 +222,8 @@ impl<'a> Traffic<'a> {
 
     /// Turns until nothing is owed, or nothing more comes.
     pub(crate) fn drain(&mut self) -> io::Result<()> {
-        self.turn_until(Instant::now() + DRAIN_PATIENCE, Phase::Drain, |_| Ok(false))?;
+        self.enter(Phase::Drain);
+        self.turn_until(Instant::now() + DRAIN_PATIENCE, |_| Ok(false))?;
         Ok(())
     }
 
@@ -217,14 +245,14 @@ impl<'a> Traffic<'a> {
         self.room.channels.iter().map(published).sum()
     }
 
-    /// Turns until `deadline`, or when draining until nothing is owed. True when nothing came for `SILENCE` though
-    /// something was owed.
+    /// Turns until `deadline`, or when draining until nothing is owed; publishes while it warms up and measures. True
+    /// when nothing came for `SILENCE` though something was owed.
     fn turn_until(
         &mut self,
         deadline: Instant,
-        phase: Phase,
         mut each: impl FnMut(&mut Self) -> io::Result<bool>,
     ) -> io::Result<bool> {
+        let phase = self.phase();
         let mut last_delivery = (Instant::now(), self.room.deliveries);
         loop {
             let began = Instant::now();
@@ -232,7 +260,7 @@ impl<'a> Traffic<'a> {
                 return Ok(false);
             }
             let mut worked = self.turn()?;
-            if phase == Phase::Publish {
+            if matches!(phase, Phase::WarmUp | Phase::Measure) {
                 worked |= self.publish_more()?;
             } else {
                 self.room.completed.clear();
@@ -248,8 +276,7 @@ impl<'a> Traffic<'a> {
             } else if began - last_delivery.0 > SILENCE {
                 return Ok(true);
             }
-            let deliveries = self.room.deliveries;
-            self.progress.tell(|| format!("{deliveries} deliveries"));
+            self.record(began);
         }
     }
 
@@ -273,7 +300,7 @@ impl<'a> Traffic<'a> {
                 )));
             }
             self.turn()?;
-            self.progress.tell(|| what.to_owned());
+            self.record(Instant::now());
         }
         Ok(())
     }
@@ -353,16 +380,18 @@ impl<'a> Traffic<'a> {
         self.fleet.flush()
     }
 
-    /// The end of a run without a window: faults, and the deliveries checked.
-    pub(crate) fn conclude(self) -> (Faults, u64) {
+    /// The end of a run without a window: faults, the deliveries checked, and the run's seconds.
+    pub(crate) fn conclude(mut self) -> (Faults, u64, Series) {
+        let counts = self.counts();
         let mut faults = self.fleet.faults.clone();
         self.room.settle(&mut faults);
-        (faults, self.room.deliveries)
+        let recording = self.recorder.finish(Some(&mut self.room.latency), counts);
+        (faults, self.room.deliveries, recording.series)
     }
 
     /// The end of a run: what never came is lost.
-    pub(crate) fn settle(self, window: Window) -> Measured {
-        let published = self.published();
+    pub(crate) fn settle(mut self, window: Window) -> Measured {
+        let (published, counts) = (self.published(), self.counts());
         let mut faults = self.fleet.faults.clone();
         self.room.settle(&mut faults);
         Measured {
@@ -373,6 +402,7 @@ impl<'a> Traffic<'a> {
             deliveries: self.room.deliveries,
             ignored: self.room.ignored,
             blocked: self.press.blocked,
+            recording: self.recorder.finish(Some(&mut self.room.latency), counts),
         }
     }
 }
@@ -382,7 +412,8 @@ pub(crate) struct Window {
     pub(crate) start: Mark,
     pub(crate) end: Mark,
     pub(crate) stalled: bool,
-    pub(crate) latency: Times,
+    /// By group, when there are several.
+    pub(crate) latencies: Vec<Times>,
     pub(crate) lateness: Times,
     pub(crate) server_pss: u64,
 }

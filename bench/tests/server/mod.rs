@@ -58,7 +58,11 @@ pub struct Server {
 
 impl Server {
     pub fn start(misdeed: Misdeed) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_on(([127, 0, 0, 1], 0).into(), misdeed)
+    }
+
+    pub fn start_on(address: SocketAddr, misdeed: Misdeed) -> Self {
+        let listener = TcpListener::bind(address).unwrap();
         let address = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             misdeed,

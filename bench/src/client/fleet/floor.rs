@@ -14,6 +14,7 @@ pub(super) struct Floor<'a> {
     pub(super) faults: &'a mut Faults,
     pub(super) errands: &'a mut Vec<Errand>,
     pub(super) opening: &'a mut usize,
+    pub(super) open: &'a mut usize,
     pub(super) pings: &'a mut u64,
 }
 
@@ -136,6 +137,7 @@ impl Floor<'_> {
         // It was so for its way back.
         connection.expendable = false;
         *self.opening -= 1;
+        *self.open += 1;
         on(index, News::Joined(reply), self.faults);
     }
 
@@ -163,7 +165,7 @@ impl Floor<'_> {
         match std::mem::replace(&mut self.connections[index].stage, Stage::Closed) {
             Stage::Closed => return,
             Stage::Upgrading | Stage::Joining(_) => *self.opening -= 1,
-            Stage::Open | Stage::Closing => {}
+            Stage::Open | Stage::Closing => *self.open -= 1,
         }
         if counts {
             self.faults

@@ -4,7 +4,8 @@ use std::time::Instant;
 
 use super::Window;
 use crate::client::ledger::Faults;
-use crate::measure::histogram::Percentiles;
+use crate::measure::histogram::{Percentiles, Times};
+use crate::measure::recorder::Recording;
 use crate::report::Report;
 use crate::scenario::Server;
 
@@ -47,7 +48,7 @@ impl Window {
         ns as f64 / 1e9 / self.seconds()
     }
 
-    /// Puts it into the report: figures, latency, and what makes it invalid. `open` is when a timetable says what is
+    /// Puts it into the report: figures, lateness, and what makes it invalid. `open` is when a timetable says what is
     /// published.
     pub(crate) fn tell(&self, server: &Server, open: bool, report: &mut Report) {
         let second = self.deliveries() as f64 / self.seconds();
@@ -105,8 +106,6 @@ impl Window {
         }
         let note = "time in turns that had something to do";
         report.figure("generator_cpu", busy, "cores", note);
-        report.latency =
-            Some(self.latency.percentiles()).filter(|times: &Percentiles| times.count > 0);
         report.lateness = Some(lateness).filter(|times| times.count > 0);
     }
 }
@@ -120,6 +119,7 @@ pub(crate) struct Measured {
     pub(super) ignored: u64,
     pub(super) blocked: u64,
     pub(super) exhausted: u64,
+    pub(super) recording: Recording,
 }
 
 impl Measured {
@@ -128,9 +128,20 @@ impl Measured {
         self.faults.lost
     }
 
-    /// The verdict, and what a reader should know. `words` say what was run.
+    /// The latency of a run's first window and its last: without what the scenario is about, and with it.
+    pub(crate) fn without_and_with(&self) -> (Percentiles, Percentiles) {
+        let windows = &self.recording.windows;
+        let of = |window: Option<&Times>| window.map(Times::percentiles).unwrap_or_default();
+        (of(windows.first()), of(windows.last()))
+    }
+
+    /// The verdict, what happened in each second, and what a reader should know. `words` say what was run.
     pub(crate) fn tell_verdict(&self, server: &Server, words: &str, report: &mut Report) {
         report.verdict(self.faults.clone());
+        report.record(self.recording.series.clone());
+        if let Some(window) = self.recording.windows.last() {
+            report.latency(window);
+        }
         report.remarks.push(format!(
             "{words}, {}; {} publications and {} deliveries checked in all",
             server.manners.protocol.name(),

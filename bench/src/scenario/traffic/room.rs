@@ -123,10 +123,10 @@ pub(crate) struct Room<'a> {
     pub(super) ignored: u64,
     /// Publications that were answered.
     pub(crate) answered: u64,
-    pub(crate) latency: Times,
-    /// The same by group, when there are several.
-    pub(crate) latencies: Vec<Times>,
-    pub(crate) recording: bool,
+    /// Of the present second.
+    pub(super) latency: Times,
+    /// Of the window, by group, when there are several.
+    pub(super) latencies: Vec<Times>,
     /// What happened, when a scenario listens.
     pub(crate) events: Option<Vec<(usize, Event)>>,
     /// The offset of each member's last publication, when a scenario wants to recover.
@@ -154,7 +154,6 @@ impl<'a> Room<'a> {
             answered: 0,
             latency: Times::new(),
             latencies: Vec::new(),
-            recording: false,
             events: None,
             offsets: None,
             epoch: Instant::now(),
@@ -266,7 +265,7 @@ impl<'a> Room<'a> {
         self.deliveries += 1;
         if owed {
             self.owed -= 1;
-            if let Some(now_ns) = now_ns.filter(|_| self.recording) {
+            if let Some(now_ns) = now_ns {
                 let late = now_ns.saturating_sub(stamp.due_ns);
                 self.latency.record(late);
                 if let Some(times) = self.latencies.get_mut(channel.group) {
