@@ -126,7 +126,7 @@ impl Report {
         }
     }
 
-    /// Adds a line.
+    /// Adds a line. A ratio to nothing is no number, and JSON has none for it: a remark says so in its place.
     pub fn figure(
         &mut self,
         key: impl Into<Word>,
@@ -135,6 +135,11 @@ impl Report {
         note: impl Into<String>,
     ) {
         let key = key.into();
+        if !value.is_finite() {
+            return self
+                .remarks
+                .push(format!("{key}: no figure, it came out as {value}"));
+        }
         self.figures.push(Figure {
             key,
             value,
@@ -257,5 +262,14 @@ mod tests {
         let json = serde_json::to_value(&report).unwrap();
         assert_eq!(json["faults"]["lost"], 2);
         assert_eq!(json["figures"][0]["value"], 271.0);
+    }
+
+    #[test]
+    fn what_is_no_number_is_a_remark_and_the_file_reads_back() {
+        let mut report = Report::new("idle", Host::read("plain".to_owned()), None);
+        report.figure("ratio_to_bare", 1.0 / 0.0, "×", "");
+        assert_eq!(report.remarks.len(), 1);
+        let text = output::to_json(&report).unwrap();
+        assert_eq!(serde_json::from_str::<Report>(&text).unwrap(), report);
     }
 }

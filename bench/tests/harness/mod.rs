@@ -1,5 +1,6 @@
 //! Runs the binary and reads what it found.
 
+use std::path::Path;
 use std::process::Command;
 use std::sync::atomic::{AtomicU32, Ordering};
 
@@ -23,11 +24,24 @@ pub fn bench(arguments: &[&str]) -> (i32, Value) {
         .output()
         .unwrap();
     let text = std::fs::read_to_string(&json).unwrap_or_else(|_| panic!("{output:?}"));
+    assert_comparable(&json);
     std::fs::remove_file(&json).unwrap();
     (
         output.status.code().unwrap(),
         serde_json::from_str(&text).unwrap(),
     )
+}
+
+/// Fails when `compare` does not know of one of the figures which way it is better.
+fn assert_comparable(json: &Path) {
+    let output = Command::new(env!("CARGO_BIN_EXE_ringway-bench"))
+        .arg("compare")
+        .args([json, json])
+        .output()
+        .unwrap();
+    let text = String::from_utf8_lossy(&output.stdout);
+    assert!(output.status.success(), "{output:?}");
+    assert!(!text.contains("is not known"), "{text}");
 }
 
 /// The count of a kind of fault.
