@@ -59,6 +59,23 @@ fn believes_an_honest_server_in_either_encoding_and_loop() {
     }
 }
 
+#[test]
+fn everybody_rests_before_anything_is_published() {
+    let (_, report) = fan_out(Misdeed::None, PACED, &[]);
+    let seconds = report["series"]["seconds"].as_array().unwrap();
+    let before = seconds
+        .iter()
+        .position(|second| second["phase"] == "warm-up");
+    let of = |name: &str| -> f64 {
+        let settle = seconds[..before.unwrap()]
+            .iter()
+            .filter(|second| second["phase"] == "settle");
+        settle.map(|second| second[name].as_f64().unwrap()).sum()
+    };
+    assert!(of("seconds") >= 0.3, "{report}");
+    assert_eq!(of("publications_per_second"), 0.0);
+}
+
 /// The fixture's own protocol.
 const RAW: [&str; 10] = [
     "--protocol",

@@ -12,7 +12,7 @@ use crate::compare;
 use crate::measure::{cpu, round_trip};
 use crate::report::output::Outputs;
 use crate::report::{Host, Report};
-use crate::scenario::{Phases, idle, limit};
+use crate::scenario::{Phases, SETTLE, idle, limit};
 use crate::suite;
 use server::ServerArgs;
 
@@ -98,7 +98,7 @@ pub struct PhaseArgs {
     #[arg(long, value_name = "SECONDS", default_value_t = 1.0)]
     pub warm_up: f64,
     /// Rest between opening the connections and publishing.
-    #[arg(long, value_name = "SECONDS", default_value_t = 0.0)]
+    #[arg(long, value_name = "SECONDS", default_value_t = SETTLE.as_secs_f64())]
     pub settle: f64,
 }
 

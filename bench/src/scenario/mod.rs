@@ -16,7 +16,7 @@ pub mod storm;
 mod traffic;
 
 use random::Random;
-pub use traffic::{Load, Phases};
+pub use traffic::{Load, Phases, SETTLE};
 
 /// The server under test.
 #[derive(Clone, Debug)]

@@ -13,7 +13,7 @@ use crate::measure::histogram::Times;
 use crate::measure::series::Phase;
 use crate::report::Report;
 use crate::scenario::Server;
-use crate::scenario::traffic::{Event, Group, Load, Publishers, Standing, Traffic};
+use crate::scenario::traffic::{Event, Group, Load, Publishers, SETTLE, Standing, Traffic};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -45,6 +45,7 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
     traffic.room.events = Some(Vec::new());
     traffic.room.offsets = Some(vec![0; plan.members]);
     // Having been there.
+    traffic.rest(SETTLE)?;
     traffic.enter(Phase::Measure);
     let (before, began) = (traffic.mark()?, traffic.room.deliveries);
     for _ in 0..plan.missed {
