@@ -4,6 +4,8 @@
 //! message's number), `{token}`; all other text stands for itself, braces too. `\r`, `\n`, `\t`, `\0` and `\\` are
 //! escapes. In what arrives `{data}` is where the payload is; the text around it must be there byte by byte.
 
+use memchr::memmem::Finder;
+
 use super::frames::{self, Opcode};
 use super::payload;
 
@@ -94,10 +96,10 @@ impl Template {
 }
 
 /// How a payload stands in what arrives.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug)]
 pub struct Match {
-    /// What stands before it, and its marker.
-    needle: Vec<u8>,
+    /// Of what stands before it, and its marker; made once, since it is asked for every frame.
+    finder: Finder<'static>,
     suffix: Vec<u8>,
 }
 
@@ -120,7 +122,7 @@ impl Match {
         let mut needle = literal(&parts[..at])?;
         needle.extend_from_slice(payload::MARKER);
         Ok(Self {
-            needle,
+            finder: Finder::new(&needle).into_owned(),
             suffix: literal(&parts[at + 1..])?,
         })
     }
@@ -128,8 +130,8 @@ impl Match {
     /// Hands each payload of a message to `on`, from its first byte to where the next begins; a message without one as
     /// it is, if it is not empty.
     pub fn each<'a>(&self, message: &'a [u8], mut on: impl FnMut(&'a [u8])) {
-        let ahead = self.needle.len() - payload::MARKER.len();
-        let mut starts = memchr::memmem::find_iter(message, &self.needle).peekable();
+        let ahead = self.finder.needle().len() - payload::MARKER.len();
+        let mut starts = self.finder.find_iter(message).peekable();
         if starts.peek().is_none() {
             if !message.is_empty() {
                 on(message);
