@@ -60,6 +60,26 @@ fn believes_an_honest_server_in_either_encoding_and_loop() {
 }
 
 #[test]
+fn the_bare_loop_also_sends_frames_as_long_as_the_servers_were() {
+    let bare = ["--size", "100", "--limit", "--runs", "1", "--run-ms", "20"];
+    let (_, report) = fan_out(Misdeed::None, ["--in-flight", "4"], &bare);
+    assert!(figure(&report, "limit_uring_as_served_ns") > 10.0);
+    assert!(figure(&report, "ratio_to_uring_as_served") > 0.0);
+    let figures = report["figures"].as_array().unwrap();
+    let found = figures
+        .iter()
+        .find(|figure| figure["key"] == "limit_uring_as_served_ns");
+    let note = found.unwrap()["note"].as_str().unwrap();
+    let bytes: Vec<usize> = note
+        .split(' ')
+        .filter_map(|word| word.parse().ok())
+        .collect();
+    // Frames, and their bytes: the data, and the channel's name and the offset in JSON.
+    assert_eq!((bytes.len(), bytes[0]), (2, 4), "{note}");
+    assert!((120..250).contains(&bytes[1]), "{note}");
+}
+
+#[test]
 fn everybody_rests_before_anything_is_published() {
     let (_, report) = fan_out(Misdeed::None, PACED, &[]);
     let seconds = report["series"]["seconds"].as_array().unwrap();

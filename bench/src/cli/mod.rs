@@ -231,6 +231,7 @@ pub(crate) fn bare_plan(
         members,
         size,
         in_flight,
+        as_served: None,
         runs: bare.runs,
         run_time: Duration::from_millis(bare.run_ms),
         sender_core: common.sender_core,

@@ -56,6 +56,8 @@ struct Connection {
     stage: Stage,
     /// It may be cut: the scenario asked for that.
     expendable: bool,
+    /// It has a channel.
+    subscribes: bool,
     /// Replies that make it joined.
     replies: u8,
     deframer: Deframer,
@@ -112,6 +114,7 @@ pub struct Fleet<'a> {
     opening: usize,
     open: usize,
     pings: u64,
+    received: u64,
     pub faults: Faults,
 }
 
@@ -131,6 +134,7 @@ impl<'a> Fleet<'a> {
             opening: 0,
             open: 0,
             pings: 0,
+            received: 0,
             faults: Faults::default(),
         }
     }
@@ -194,6 +198,7 @@ impl<'a> Fleet<'a> {
         let connection = Connection {
             stage: Stage::Upgrading,
             expendable: false,
+            subscribes: channel.is_some(),
             replies: protocol.replies_to_join(channel.is_some()),
             deframer: Deframer::default(),
             answer: Vec::new(),
@@ -235,6 +240,7 @@ impl<'a> Fleet<'a> {
                 opening: &mut self.opening,
                 open: &mut self.open,
                 pings: &mut self.pings,
+                received: &mut self.received,
             };
             any |= ring.poll(|event| match event {
                 Event::Received { slot, bytes } => {
@@ -425,6 +431,11 @@ impl<'a> Fleet<'a> {
     /// Pings answered.
     pub fn pings(&self) -> u64 {
         self.pings
+    }
+
+    /// Bytes that subscribers received.
+    pub fn received(&self) -> u64 {
+        self.received
     }
 
     /// How often receive buffers ran out.

@@ -43,7 +43,13 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
     };
     let traffic = Traffic::open(server, &[group], Publishers::Apart(plan.publishers))?;
     let measured = traffic.run(plan.phases)?;
-    let after = plan.limit.as_ref().map(limit::measure).transpose()?;
+    let after = plan.limit.clone().map(|limit| {
+        limit::measure(&limit::Plan {
+            as_served: Some(measured.window.bytes_a_delivery()).filter(|bytes| *bytes > 0),
+            ..limit
+        })
+    });
+    let after = after.transpose()?;
     let words = format!(
         "{}; {} members in {} channels, {} B",
         plan.load.words(),
@@ -108,6 +114,22 @@ fn tell_ratios(
             "limit_uring_many_frame_ns",
             "ratio_to_uring_many",
             before,
+            after,
+            frames,
+            &note,
+        );
+    }
+    if let Some(after) = &after.uring_as_served {
+        let note = format!(
+            "bare io_uring send of {frames} frames of {} B, as the server's were, a frame",
+            window.bytes_a_delivery()
+        );
+        // How long those are is known only after the run.
+        let none = Spread::default();
+        tell(
+            "limit_uring_as_served_ns",
+            "ratio_to_uring_as_served",
+            &none,
             after,
             frames,
             &note,

@@ -43,6 +43,8 @@ pub struct Plan {
     pub size: usize,
     /// Frames in one send, beside one.
     pub in_flight: usize,
+    /// Bytes of a frame as a server sent it, to send as many of.
+    pub as_served: Option<usize>,
     pub runs: usize,
     /// How long one run of one loop takes at least.
     pub run_time: Duration,
@@ -70,6 +72,8 @@ pub struct Baselines {
     /// The same for a send of W frames, when W is above 1.
     pub send_many: Option<Spread>,
     pub uring_many: Option<Spread>,
+    /// The same with frames as a server sent them.
+    pub uring_as_served: Option<Spread>,
 }
 
 /// Runs the loops and puts them into the report.
@@ -214,13 +218,15 @@ fn send_in_turns(
     };
     let one = vec![b'x'; plan.size];
     let many = (plan.in_flight > 1).then(|| vec![b'x'; plan.size * plan.in_flight]);
+    let as_served = plan.as_served.map(|size| vec![b'x'; size * plan.in_flight]);
     let loops = [
         (Way::Send, Some(&one)),
         (Way::Uring, Some(&one)),
         (Way::Send, many.as_ref()),
         (Way::Uring, many.as_ref()),
+        (Way::Uring, as_served.as_ref()),
     ];
-    let mut times: [Vec<f64>; 4] = Default::default();
+    let mut times: [Vec<f64>; 5] = Default::default();
     // The first turn warms caches and congestion windows, and is not kept.
     for turn in 0..=plan.runs {
         for (index, (way, bytes)) in loops.iter().enumerate() {
@@ -237,6 +243,7 @@ fn send_in_turns(
         uring: spread(1).expect("as many as of the other"),
         send_many: spread(2),
         uring_many: spread(3),
+        uring_as_served: spread(4),
     };
     Ok((baselines, sender.bytes_each))
 }
@@ -331,6 +338,7 @@ mod tests {
             members: 40,
             size: 100,
             in_flight: 4,
+            as_served: Some(231),
             runs: 2,
             run_time: Duration::from_millis(10),
             sender_core: 0,
@@ -342,6 +350,7 @@ mod tests {
             Some(baselines.uring),
             baselines.send_many,
             baselines.uring_many,
+            baselines.uring_as_served,
         ] {
             let spread = spread.unwrap();
             assert_eq!(spread.runs.len(), 2);
@@ -355,6 +364,7 @@ mod tests {
             members: MOST_MEMBERS + 1,
             size: 1,
             in_flight: 1,
+            as_served: None,
             runs: 1,
             run_time: Duration::ZERO,
             sender_core: 0,

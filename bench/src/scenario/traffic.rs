@@ -247,6 +247,7 @@ impl<'a> Traffic<'a> {
             at: Instant::now(),
             server_ns: cpu::of_processes(&self.server.pids)?,
             deliveries: self.room.deliveries,
+            received: self.fleet.received(),
             published: self.published(),
             owed: self.room.owed,
             busy_ns: self.busy_ns,

@@ -16,6 +16,7 @@ pub(super) struct Floor<'a> {
     pub(super) opening: &'a mut usize,
     pub(super) open: &'a mut usize,
     pub(super) pings: &'a mut u64,
+    pub(super) received: &'a mut u64,
 }
 
 impl Floor<'_> {
@@ -25,6 +26,9 @@ impl Floor<'_> {
         bytes: &[u8],
         on: &mut impl FnMut(usize, News<'_>, &mut Faults),
     ) {
+        if self.connections[index].subscribes {
+            *self.received += bytes.len() as u64;
+        }
         match self.connections[index].stage {
             Stage::Closed => {}
             Stage::Upgrading => self.upgrading(index, bytes, on),

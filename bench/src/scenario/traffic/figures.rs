@@ -18,6 +18,8 @@ pub(crate) struct Mark {
     pub(crate) at: Instant,
     pub(crate) server_ns: u64,
     pub(crate) deliveries: u64,
+    /// Bytes.
+    pub(super) received: u64,
     pub(super) published: u64,
     pub(super) owed: u64,
     pub(super) busy_ns: u64,
@@ -41,6 +43,12 @@ impl Window {
 
     pub(crate) fn ns_a_delivery(&self) -> f64 {
         self.server_ns() as f64 / self.deliveries().max(1) as f64
+    }
+
+    /// What the server sent for a delivery: data and envelope, rounded; 0 without deliveries.
+    pub(crate) fn bytes_a_delivery(&self) -> usize {
+        let bytes = self.end.received - self.start.received;
+        (bytes as f64 / self.deliveries().max(1) as f64).round() as usize
     }
 
     /// A time in it as a share of one core.
