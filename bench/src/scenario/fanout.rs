@@ -121,7 +121,7 @@ fn tell_ratios(
     }
     if let Some(after) = &after.uring_as_served {
         let note = format!(
-            "bare io_uring send of {frames} frames of {} B, as the server's were, a frame",
+            "bare io_uring send of {frames} frames of {} B, as the server's were, a frame; after the run only",
             window.bytes_a_delivery()
         );
         // How long those are is known only after the run.
