@@ -189,8 +189,11 @@ impl<'a> Traffic<'a> {
         Ok(())
     }
 
-    /// Ends the present phase and begins another.
+    /// Ends the present phase and begins another, if it is another.
     pub(crate) fn enter(&mut self, phase: Phase) {
+        if phase == self.phase() {
+            return;
+        }
         let counts = self.counts();
         self.recorder
             .enter(phase, Some(&mut self.room.latency), counts);
