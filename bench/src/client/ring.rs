@@ -33,7 +33,7 @@ const RETRY_BYTES: usize = 128 * 1024;
 const BUFFER_GROUP: u16 = 0;
 const KIND_RECEIVE: u64 = 0;
 const KIND_SEND: u64 = 1 << 32;
-/// Cancels and shutdowns: what they come to is told by the receive.
+/// Cancels: what they come to is told by the receive.
 const KIND_CONTROL: u64 = 1 << 33;
 const GENERATION_SHIFT: u32 = 40;
 
@@ -182,16 +182,6 @@ impl Ring {
         state.reading = Reading::Off;
         self.uring.submitter().register_files_update(slot, &[-1])?;
         Ok(())
-    }
-
-    /// Ends the sending side: what was sent before still arrives, then the end.
-    pub fn finish(&mut self, slot: u32) -> io::Result<()> {
-        self.submit()?;
-        let entry = opcode::Shutdown::new(Fixed(slot), libc::SHUT_WR)
-            .build()
-            .user_data(KIND_CONTROL);
-        // SAFETY: the operation names no memory.
-        unsafe { self.push(&entry) }
     }
 
     fn place(&mut self, fd: RawFd) -> io::Result<u32> {
