@@ -288,7 +288,6 @@ impl<'a> Fleet<'a> {
                 Errand::Answer(index, frame) => self.send(index, &frame)?,
                 Errand::Release(index) => {
                     let (ring, slot) = self.place_of(index);
-                    self.rings[ring].finish(slot)?;
                     self.rings[ring].detach(slot)?;
                 }
             }
@@ -309,7 +308,8 @@ impl<'a> Fleet<'a> {
         self.rings[ring].detach(slot)
     }
 
-    /// Says goodbye on an open connection: a Close frame; [`News::Closed`] comes when the server has ended it.
+    /// Says goodbye on an open connection: a Close frame; [`News::Closed`] comes when the server has ended its side. Ours
+    /// ends by reset then, which leaves no TIME_WAIT behind.
     pub fn close(&mut self, index: usize) -> io::Result<()> {
         if self.connections[index].stage != Stage::Open {
             return Ok(());

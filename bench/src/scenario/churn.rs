@@ -91,6 +91,7 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
         plan.members, server.channels, plan.rate, plan.size, plan.joins, plan.comers
     );
     measured.tell_verdict(server, &words, report);
+    without.judge(true, report);
     with.tell(server, true, report);
     let joins = pairs as f64 / with.seconds();
     report.figure("joins_per_second", joins, "/s", "answered in the window");

@@ -48,7 +48,7 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
         load: Load::Open { rate: plan.rate },
     };
     let mut traffic = Traffic::open(server, &[group], Publishers::Apart(plan.publishers))?;
-    traffic.measure(plan.phases, |_| Ok(false))?;
+    let without = traffic.measure(plan.phases, |_| Ok(false))?;
     traffic.drain()?;
     let memory = Memory::read(&server.pids)?;
     // The last ones: each channel has some.
@@ -75,6 +75,7 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
         plan.members, server.channels, plan.rate, plan.size, plan.slow, plan.reads
     );
     measured.tell_verdict(server, &words, report);
+    without.judge(true, report);
     measured.window.tell(server, true, report);
     let ms = |ns: u64| ns as f64 / 1e6;
     let (quiet, loud) = measured.without_and_with();
@@ -118,7 +119,9 @@ impl Readers {
     /// From now on they read no more than that.
     pub(super) fn slow_down(&self, traffic: &mut Traffic<'_>) -> io::Result<()> {
         for &index in &self.members {
-            traffic.room.expect_leftovers(index);
+            traffic
+                .room
+                .expect_leftovers(index, &mut traffic.fleet.faults);
             traffic.fleet.make_expendable(index);
             traffic.fleet.stop_reading(index)?;
         }

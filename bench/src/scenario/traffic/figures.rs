@@ -56,14 +56,13 @@ impl Window {
         ns as f64 / 1e9 / self.seconds()
     }
 
-    /// Puts it into the report: figures, lateness, and what makes it invalid. `open` is when a timetable says what is
-    /// published.
-    pub(crate) fn tell(&self, server: &Server, open: bool, report: &mut Report) {
-        let second = self.deliveries() as f64 / self.seconds();
-        let (busy, cpu) = (
-            self.share(self.end.busy_ns - self.start.busy_ns),
-            self.share(self.server_ns()),
-        );
+    /// The share of the window the generator had something to do.
+    fn busy(&self) -> f64 {
+        self.share(self.end.busy_ns - self.start.busy_ns)
+    }
+
+    /// What makes it invalid, and what disturbed it. `open` is when a timetable says what is published.
+    pub(crate) fn judge(&self, open: bool, report: &mut Report) {
         if self.stalled {
             report
                 .invalid
@@ -76,9 +75,10 @@ impl Window {
                 lateness.p99_ns as f64 / 1e6
             ));
         }
+        let second = self.deliveries() as f64 / self.seconds();
         let growth = self.end.owed.saturating_sub(self.start.owed) as f64;
         if open && growth > second {
-            match busy > 0.97 {
+            match self.busy() > 0.97 {
                 true => report.invalid.push(
                     "the generator's receive backlog grew by over a second's worth".to_owned(),
                 ),
@@ -87,19 +87,26 @@ impl Window {
                     .push("the server fell behind by over a second's worth".to_owned()),
             }
         }
+        let waiting = self.share(self.end.waited_ns - self.start.waited_ns);
+        if waiting > 0.01 {
+            report.remarks.push(format!(
+                "other work took {:.1} % of the generator's core: latency is too high by it",
+                waiting * 100.0
+            ));
+        }
+    }
+
+    /// Puts it into the report: figures, lateness, and what makes it invalid.
+    pub(crate) fn tell(&self, server: &Server, open: bool, report: &mut Report) {
+        self.judge(open, report);
+        let second = self.deliveries() as f64 / self.seconds();
+        let (busy, cpu) = (self.busy(), self.share(self.server_ns()));
         let known = !server.pids.is_empty();
         if known && busy > 0.97 && cpu < 0.97 {
             report.remarks.push(format!(
                 "the generator was the bottleneck ({:.0} % busy, server {:.0} %): CPU figures stand, rates do not",
                 busy * 100.0,
                 cpu * 100.0
-            ));
-        }
-        let waiting = self.share(self.end.waited_ns - self.start.waited_ns);
-        if waiting > 0.01 {
-            report.remarks.push(format!(
-                "other work took {:.1} % of the generator's core: latency is too high by it",
-                waiting * 100.0
             ));
         }
         report.figure("deliveries_per_second", second, "/s", "in the window");
@@ -114,7 +121,7 @@ impl Window {
         }
         let note = "time in turns that had something to do";
         report.figure("generator_cpu", busy, "cores", note);
-        report.lateness = Some(lateness).filter(|times| times.count > 0);
+        report.lateness = Some(self.lateness.percentiles()).filter(|times| times.count > 0);
     }
 }
 

@@ -342,14 +342,16 @@ impl<'a> Room<'a> {
         lose(index, channel, lost, faults);
     }
 
-    /// From now on nothing is owed to a member, though it stays.
-    pub(crate) fn expect_leftovers(&mut self, index: usize) {
+    /// From now on nothing is owed to a member, though it stays; what it lacks by now is lost.
+    pub(crate) fn expect_leftovers(&mut self, index: usize, faults: &mut Faults) {
         let member = &mut self.members[index];
         if member.standing == Standing::Owed {
             let channel = &mut self.channels[member.channel as usize];
+            let lost = member.view.lost(channel.published);
             channel.members -= 1;
-            self.owed -= member.view.lost(channel.published);
+            self.owed -= lost;
             member.standing = Standing::Leftover;
+            lose(index, channel, lost, faults);
         }
     }
 
