@@ -12,6 +12,31 @@ pub enum Encoding {
     Protobuf,
 }
 
+/// Where a channel stood: what a returning member recovers from.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Position {
+    pub epoch: String,
+    pub offset: u64,
+}
+
+/// What a member wants of a channel.
+#[derive(Clone, Copy, Debug)]
+pub struct Wish<'a> {
+    pub channel: &'a str,
+    /// Be told positions, to be able to recover later.
+    pub recoverable: bool,
+    /// Recover what came after.
+    pub since: Option<&'a Position>,
+}
+
+/// What the answer to a subscribe tells.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Subscribed {
+    pub position: Position,
+    /// Recovery was asked for, and everything since is in the answer.
+    pub recovered: bool,
+}
+
 /// A reply that is not a publication.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Reply {
@@ -21,6 +46,8 @@ pub enum Reply {
     Refused(u64, u64, String),
     /// A push: join, leave, unsubscribe, a publication without our marker.
     Push,
+    /// A message of a protocol that is not read: counted and passed over.
+    Foreign,
     /// Not a reply at all.
     Garbage,
 }
@@ -41,8 +68,8 @@ impl Encoding {
         }
     }
 
-    /// One frame with `connect` (id 1) and, when a channel is given, `subscribe` (id 2).
-    pub fn join_frame(self, token: Option<&str>, channel: Option<&str>) -> Vec<u8> {
+    /// One frame with `connect` (id 1) and, when a channel is wanted, `subscribe` (id 2).
+    pub fn join_frame(self, token: Option<&str>, wish: Option<Wish<'_>>) -> Vec<u8> {
         let mut message = Vec::new();
         match self {
             Self::Json => {
@@ -50,17 +77,8 @@ impl Encoding {
                 if let Some(token) = token {
                     connect["token"] = token.into();
                 }
-                message.extend_from_slice(
-                    serde_json::json!({ "id": 1, "connect": connect })
-                        .to_string()
-                        .as_bytes(),
-                );
-                if let Some(channel) = channel {
-                    let subscribe =
-                        serde_json::json!({ "id": 2, "subscribe": { "channel": channel } });
-                    message.push(b'\n');
-                    message.extend_from_slice(subscribe.to_string().as_bytes());
-                }
+                let command = serde_json::json!({ "id": 1, "connect": connect });
+                message.extend_from_slice(command.to_string().as_bytes());
             }
             Self::Protobuf => {
                 let mut connect = Vec::new();
@@ -69,11 +87,68 @@ impl Encoding {
                 }
                 put_bytes(&mut connect, 4, b"ringway-bench");
                 put_command(&mut message, 1, 4, &connect);
-                if let Some(channel) = channel {
-                    let mut subscribe = Vec::new();
-                    put_bytes(&mut subscribe, 1, channel.as_bytes());
-                    put_command(&mut message, 2, 5, &subscribe);
+            }
+        }
+        if let Some(wish) = wish {
+            if self == Self::Json {
+                message.push(b'\n');
+            }
+            self.put_subscribe(&mut message, 2, wish);
+        }
+        self.frame(&message)
+    }
+
+    /// One frame that subscribes.
+    pub fn subscribe_frame(self, id: u64, wish: Wish<'_>) -> Vec<u8> {
+        let mut message = Vec::new();
+        self.put_subscribe(&mut message, id, wish);
+        self.frame(&message)
+    }
+
+    fn put_subscribe(self, out: &mut Vec<u8>, id: u64, wish: Wish<'_>) {
+        match self {
+            Self::Json => {
+                let mut subscribe = serde_json::json!({ "channel": wish.channel });
+                if wish.recoverable {
+                    subscribe["recoverable"] = true.into();
                 }
+                if let Some(Position { epoch, offset }) = wish.since {
+                    subscribe["recover"] = true.into();
+                    subscribe["epoch"] = epoch.as_str().into();
+                    subscribe["offset"] = (*offset).into();
+                }
+                let command = serde_json::json!({ "id": id, "subscribe": subscribe });
+                out.extend_from_slice(command.to_string().as_bytes());
+            }
+            Self::Protobuf => {
+                let mut subscribe = Vec::new();
+                put_bytes(&mut subscribe, 1, wish.channel.as_bytes());
+                if let Some(Position { epoch, offset }) = wish.since {
+                    put_number(&mut subscribe, 3, 1);
+                    put_bytes(&mut subscribe, 6, epoch.as_bytes());
+                    put_number(&mut subscribe, 7, *offset);
+                }
+                if wish.recoverable {
+                    put_number(&mut subscribe, 10, 1);
+                }
+                put_command(out, id, 5, &subscribe);
+            }
+        }
+    }
+
+    /// One frame that leaves a channel.
+    pub fn unsubscribe_frame(self, id: u64, channel: &str) -> Vec<u8> {
+        let mut message = Vec::new();
+        match self {
+            Self::Json => {
+                let command =
+                    serde_json::json!({ "id": id, "unsubscribe": { "channel": channel } });
+                message.extend_from_slice(command.to_string().as_bytes());
+            }
+            Self::Protobuf => {
+                let mut unsubscribe = Vec::new();
+                put_bytes(&mut unsubscribe, 1, channel.as_bytes());
+                put_command(&mut message, id, 6, &unsubscribe);
             }
         }
         self.frame(&message)
@@ -143,6 +218,45 @@ impl Encoding {
         }
     }
 
+    /// Reads the answer to a subscribe; none when `reply` is something else.
+    pub fn read_subscribed(self, reply: &[u8]) -> Option<Subscribed> {
+        match self {
+            Self::Json => {
+                let reply: JsonSubscribed = serde_json::from_slice(reply).ok()?;
+                let JsonPosition {
+                    epoch,
+                    offset,
+                    recovered,
+                } = reply.subscribe?;
+                Some(Subscribed {
+                    position: Position { epoch, offset },
+                    recovered,
+                })
+            }
+            Self::Protobuf => read_protobuf_subscribed(reply),
+        }
+    }
+
+    /// The offset of a publication whose data ends where `rest` begins.
+    pub fn read_offset(self, mut rest: &[u8]) -> Option<u64> {
+        match self {
+            Self::Json => {
+                const KEY: &[u8] = b"\"offset\":";
+                let digits = &rest[memchr::memmem::find(rest, KEY)? + KEY.len()..];
+                let end = digits.iter().position(|byte| !byte.is_ascii_digit())?;
+                std::str::from_utf8(&digits[..end]).ok()?.parse().ok()
+            }
+            Self::Protobuf => {
+                while !rest.is_empty() {
+                    if let (6, Field::Number(offset)) = take_field(&mut rest)? {
+                        return Some(offset);
+                    }
+                }
+                None
+            }
+        }
+    }
+
     /// Reads a reply that is neither a ping nor one of our publications.
     pub fn read_reply(self, reply: &[u8]) -> Reply {
         match self {
@@ -150,6 +264,41 @@ impl Encoding {
             Self::Protobuf => read_protobuf(reply).unwrap_or(Reply::Garbage),
         }
     }
+}
+
+#[derive(serde::Deserialize)]
+struct JsonSubscribed {
+    subscribe: Option<JsonPosition>,
+}
+
+#[derive(serde::Deserialize)]
+#[serde(default)]
+#[derive(Default)]
+struct JsonPosition {
+    epoch: String,
+    offset: u64,
+    recovered: bool,
+}
+
+fn read_protobuf_subscribed(mut reply: &[u8]) -> Option<Subscribed> {
+    while !reply.is_empty() {
+        let (6, Field::Bytes(mut bytes)) = take_field(&mut reply)? else {
+            continue;
+        };
+        let mut subscribed = Subscribed::default();
+        while !bytes.is_empty() {
+            match take_field(&mut bytes)? {
+                (6, Field::Bytes(epoch)) => {
+                    subscribed.position.epoch = String::from_utf8(epoch.to_vec()).ok()?;
+                }
+                (9, Field::Number(offset)) => subscribed.position.offset = offset,
+                (8, Field::Number(recovered)) => subscribed.recovered = recovered == 1,
+                _ => {}
+            }
+        }
+        return Some(subscribed);
+    }
+    None
 }
 
 fn read_json(reply: &[u8]) -> Reply {
@@ -234,6 +383,11 @@ fn put_varint(out: &mut Vec<u8>, mut value: u64) {
         value >>= 7;
     }
     out.push(value as u8);
+}
+
+fn put_number(out: &mut Vec<u8>, field: u64, value: u64) {
+    put_varint(out, field << 3);
+    put_varint(out, value);
 }
 
 fn put_bytes(out: &mut Vec<u8>, field: u64, bytes: &[u8]) {
@@ -321,10 +475,58 @@ mod tests {
         // Command{id: 7, publish: {channel: "a", data: "\"x\""}}.
         let protobuf = unmask(&Encoding::Protobuf.publish_frame(7, "a", b"\"x\""));
         assert_eq!(protobuf, b"\x0c\x08\x07\x3a\x08\x0a\x01a\x12\x03\"x\"");
-        let join = unmask(&Encoding::Protobuf.join_frame(None, Some("r")));
+        let wish = Wish {
+            channel: "r",
+            recoverable: false,
+            since: None,
+        };
+        let join = unmask(&Encoding::Protobuf.join_frame(None, Some(wish)));
         assert_eq!(
             join,
             b"\x13\x08\x01\x22\x0f\x22\x0dringway-bench\x07\x08\x02\x2a\x03\x0a\x01r"
+        );
+    }
+
+    #[test]
+    fn asks_to_recover_and_reads_where_it_stands() {
+        let since = Position {
+            epoch: "e".to_owned(),
+            offset: 9,
+        };
+        let wish = Wish {
+            channel: "r",
+            recoverable: true,
+            since: Some(&since),
+        };
+        let mut json = Vec::new();
+        Encoding::Json.put_subscribe(&mut json, 3, wish);
+        let json: serde_json::Value = serde_json::from_slice(&json).unwrap();
+        let expected = serde_json::json!({ "id": 3, "subscribe":
+            { "channel": "r", "recoverable": true, "recover": true, "epoch": "e", "offset": 9 } });
+        assert_eq!(json, expected);
+        let mut protobuf = Vec::new();
+        Encoding::Protobuf.put_subscribe(&mut protobuf, 3, wish);
+        assert_eq!(
+            protobuf,
+            b"\x10\x08\x03\x2a\x0c\x0a\x01r\x18\x01\x32\x01e\x38\x09\x50\x01"
+        );
+
+        let subscribed = Subscribed {
+            position: since,
+            recovered: true,
+        };
+        let reply = br#"{"id":2,"subscribe":{"recoverable":true,"epoch":"e","offset":9,"publications":[{"data":1}],"recovered":true}}"#;
+        assert_eq!(
+            Encoding::Json.read_subscribed(reply),
+            Some(subscribed.clone())
+        );
+        let reply = b"\x08\x02\x32\x07\x32\x01e\x40\x01\x48\x09";
+        assert_eq!(Encoding::Protobuf.read_subscribed(reply), Some(subscribed));
+        assert_eq!(Encoding::Json.read_subscribed(br#"{"id":1}"#), None);
+        assert_eq!(Encoding::Json.read_offset(br#","offset":12}}}"#), Some(12));
+        assert_eq!(
+            Encoding::Protobuf.read_offset(b"\x2a\x00\x30\x0c"),
+            Some(12)
         );
     }
 }

@@ -1,15 +1,20 @@
-//! All connections of a run on a few rings: opening, joining, heartbeats; data is handed to the scenario.
+//! All connections of a run on a few rings: opening, joining, heartbeats, closing and coming back; what arrives is handed
+//! to the scenario.
 //!
-//! Connection `i` is slot `i % SLOTS_A_RING` of ring `i / SLOTS_A_RING`.
+//! Connection `i` is slot `i % SLOTS_A_RING` of ring `i / SLOTS_A_RING`, in each of its lives.
 
 use std::io;
 use std::time::{Duration, Instant};
 
-use super::centrifuge::{Encoding, Reply};
-use super::frames::{self, Deframer, Frame, Opcode};
-use super::handshake::{self, Target};
+mod floor;
+
+use super::centrifuge::{Position, Wish};
+use super::frames::{self, Deframer, Opcode};
+use super::handshake::{self, SocketLimits, Target};
 use super::ledger::Faults;
+use super::protocol::Protocol;
 use super::ring::{Event, Ring, RingSize};
+use floor::Floor;
 
 /// Below the 20,000 a ring's table may hold where `RLIMIT_NOFILE` is that low.
 pub const SLOTS_A_RING: usize = 16_384;
@@ -34,53 +39,89 @@ pub fn rings(connections: usize) -> io::Result<Vec<Ring>> {
     Ok(rings)
 }
 
+/// Where a connection is in its life.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum Stage {
+pub enum Stage {
     /// The upgrade's answer is outstanding.
     Upgrading,
-    /// So many replies to connect and subscribe are outstanding.
+    /// So many replies to what it said first are outstanding.
     Joining(u8),
     Open,
+    /// A Close frame is sent; the server's end is outstanding.
+    Closing,
     Closed,
 }
 
 struct Connection {
     stage: Stage,
+    /// It may be cut: the scenario asked for that.
+    expendable: bool,
+    /// It has a channel.
+    subscribes: bool,
+    /// Replies that make it joined.
+    replies: u8,
     deframer: Deframer,
     answer: Vec<u8>,
+    /// Where it wants to recover from.
+    since: Option<Box<Position>>,
 }
 
-/// What the fleet has to send once the rings are not borrowed.
+/// What a scenario hears of a connection.
+#[derive(Clone, Copy, Debug)]
+pub enum News<'a> {
+    /// A reply that is not the fleet's own business.
+    Reply(&'a [u8]),
+    /// It has joined by this reply, which is empty when none was awaited.
+    Joined(&'a [u8]),
+    /// It is over, and why. Unless it was closing or expendable it is a fault, and counted already.
+    Closed(&'a str),
+}
+
+/// What the fleet has to do once the rings are not borrowed.
 enum Errand {
     Join(usize),
     Pong(usize),
-    NativePong(usize, Vec<u8>),
+    /// A frame that answers another.
+    Answer(usize, Vec<u8>),
+    /// The socket of a connection that is over.
+    Release(usize),
 }
 
 /// How the members of a fleet join.
-pub struct Manners<'a> {
-    pub target: &'a Target,
-    pub encoding: Encoding,
-    pub token: Option<&'a str>,
+#[derive(Clone, Debug)]
+pub struct Manners {
+    pub target: Target,
+    /// Where connections go that only publish, if elsewhere.
+    pub publish_target: Option<Target>,
+    pub protocol: Protocol,
+    pub token: Option<String>,
+    /// Ask for positions, to be able to recover.
+    pub recoverable: bool,
+    /// What the kernel may hold for a connection.
+    pub limits: SocketLimits,
+    /// Connections a second while the run ramps up; as fast as the server answers without.
+    pub ramp: Option<f64>,
 }
 
 /// Opened connections.
 pub struct Fleet<'a> {
-    manners: Manners<'a>,
+    manners: &'a Manners,
     rings: Vec<Ring>,
     connections: Vec<Connection>,
     /// The channel each connection subscribes to; publishers have none.
     channel_of: Box<dyn Fn(usize) -> Option<String> + 'a>,
     errands: Vec<Errand>,
     opening: usize,
+    open: usize,
     pings: u64,
+    received: u64,
     pub faults: Faults,
 }
 
 impl<'a> Fleet<'a> {
     /// A fleet on `rings`, without connections yet.
     pub fn new(
-        manners: Manners<'a>,
+        manners: &'a Manners,
         rings: Vec<Ring>,
         channel_of: impl Fn(usize) -> Option<String> + 'a,
     ) -> Self {
@@ -91,88 +132,129 @@ impl<'a> Fleet<'a> {
             channel_of: Box::new(channel_of),
             errands: Vec::new(),
             opening: 0,
+            open: 0,
             pings: 0,
+            received: 0,
             faults: Faults::default(),
         }
     }
 
-    /// Opens connections up to `count`; returns when each has joined. `on_progress` hears the number opened.
+    /// Opens connections up to `count`; returns when each has joined. `on_progress` hears the number joined.
     ///
     /// # Errors
     /// When one cannot be opened: a run with fewer would measure something else.
-    pub fn open(&mut self, count: usize, mut on_progress: impl FnMut(usize)) -> io::Result<()> {
-        let request = self
-            .manners
-            .target
-            .upgrade_request(self.manners.encoding.subprotocol());
-        let mut last_progress = Instant::now();
+    pub fn open(
+        &mut self,
+        count: usize,
+        mut on: impl FnMut(usize, News<'_>, &mut Faults),
+        mut on_progress: impl FnMut(usize),
+    ) -> io::Result<()> {
+        let (began, before) = (Instant::now(), self.connections.len());
+        let mut last_progress = began;
         while self.connections.len() < count || self.opening > 0 {
-            if self.connections.len() < count && self.opening < OPENING_AT_ONCE {
-                self.open_one(&request)?;
+            let due = self.manners.ramp.map_or(count, |ramp| {
+                before + (began.elapsed().as_secs_f64() * ramp) as usize
+            });
+            if self.connections.len() < due.min(count) && self.opening < OPENING_AT_ONCE {
+                self.dial(self.connections.len(), None)?;
                 continue;
             }
-            let before = self.opening;
-            self.poll(|_, _, _| {})?;
+            let opening = self.opening;
+            self.poll(&mut on)?;
             if self.faults.closed + self.faults.refused + self.faults.malformed > 0 {
                 let words = self.faults.first.clone().unwrap_or_default();
                 return Err(io::Error::other(format!(
                     "a connection could not be opened: {words}"
                 )));
             }
-            match self.opening == before {
-                false => last_progress = Instant::now(),
-                true if last_progress.elapsed() > OPENING_PATIENCE => {
-                    let waiting = self.opening;
-                    return Err(io::Error::other(format!(
-                        "{waiting} connections got no answer in 20 s"
-                    )));
-                }
-                true => {}
+            if self.opening != opening || self.opening == 0 {
+                last_progress = Instant::now();
+            } else if last_progress.elapsed() > OPENING_PATIENCE {
+                return Err(io::Error::other(format!(
+                    "{opening} connections got no answer in 20 s"
+                )));
             }
-            on_progress(self.connections.len() - self.opening);
+            on_progress(self.open);
         }
         Ok(())
     }
 
-    fn open_one(&mut self, request: &[u8]) -> io::Result<()> {
-        let index = self.connections.len();
-        let socket = handshake::dial_and_ask(self.manners.target.address, index, request)
+    /// Begins to open the next connection, or one that is closed; with `since` it recovers from there.
+    pub fn dial(&mut self, index: usize, since: Option<Position>) -> io::Result<()> {
+        let channel = (self.channel_of)(index);
+        let Manners {
+            target,
+            publish_target,
+            protocol,
+            limits,
+            ..
+        } = self.manners;
+        let target = match (&channel, publish_target) {
+            (None, Some(target)) => target,
+            _ => target,
+        };
+        let socket = handshake::start_dialling(target.address, index, *limits)
             .map_err(|e| io::Error::new(e.kind(), format!("connection {index}: {e}")))?;
-        let ring = &mut self.rings[index / SLOTS_A_RING];
-        let slot = ring.attach(socket.into())?;
-        debug_assert_eq!(slot as usize, index % SLOTS_A_RING);
-        ring.receive(slot)?;
-        self.connections.push(Connection {
+        let connection = Connection {
             stage: Stage::Upgrading,
+            expendable: false,
+            subscribes: channel.is_some(),
+            replies: protocol.replies_to_join(channel.is_some()),
             deframer: Deframer::default(),
             answer: Vec::new(),
-        });
+            since: since.map(Box::new),
+        };
+        let (ring, slot) = self.place_of(index);
+        match self.connections.get_mut(index) {
+            None => {
+                assert_eq!(index, self.connections.len(), "connections begin in order");
+                let got = self.rings[ring].attach(socket.into())?;
+                debug_assert_eq!(got, slot);
+                self.connections.push(connection);
+            }
+            Some(old) => {
+                assert_eq!(old.stage, Stage::Closed, "it has a life");
+                let expendable = old.expendable;
+                *old = connection;
+                old.expendable = expendable;
+                self.rings[ring].attach_at(slot, socket.into())?;
+            }
+        }
+        let request = target.upgrade_request(protocol.subprotocol(), channel.as_deref());
+        self.rings[ring].receive(slot)?;
+        self.rings[ring].send(slot, &request)?;
         self.opening += 1;
         Ok(())
     }
 
-    /// Takes what has arrived and hands each reply that is not the fleet's own business to `on(connection, reply,
-    /// faults)`; answers pings. Never waits. True when there was anything.
-    pub fn poll(&mut self, mut on: impl FnMut(usize, &[u8], &mut Faults)) -> io::Result<bool> {
+    /// Takes what has arrived and hands what is not the fleet's own business to `on(connection, news, faults)`; answers
+    /// pings. Never waits. True when there was anything.
+    pub fn poll(&mut self, mut on: impl FnMut(usize, News<'_>, &mut Faults)) -> io::Result<bool> {
         let mut any = false;
         for (number, ring) in self.rings.iter_mut().enumerate() {
             let mut floor = Floor {
-                encoding: self.manners.encoding,
+                protocol: &self.manners.protocol,
                 connections: &mut self.connections,
                 faults: &mut self.faults,
                 errands: &mut self.errands,
                 opening: &mut self.opening,
+                open: &mut self.open,
                 pings: &mut self.pings,
+                received: &mut self.received,
             };
             any |= ring.poll(|event| match event {
                 Event::Received { slot, bytes } => {
                     floor.received(number * SLOTS_A_RING + slot as usize, bytes, &mut on);
                 }
                 Event::Closed { slot, errno } => {
-                    floor.closed(number * SLOTS_A_RING + slot as usize, || match errno {
-                        Some(errno) => io::Error::from_raw_os_error(errno).to_string(),
-                        None => "the server closed the socket".to_owned(),
-                    })
+                    let index = number * SLOTS_A_RING + slot as usize;
+                    match errno {
+                        Some(errno) => {
+                            let words = io::Error::from_raw_os_error(errno).to_string();
+                            floor.closed(index, &words, &mut on);
+                        }
+                        None => floor.closed(index, "the server closed the socket", &mut on),
+                    }
                 }
             })?;
         }
@@ -183,24 +265,113 @@ impl<'a> Fleet<'a> {
     }
 
     fn run_errands(&mut self) -> io::Result<()> {
-        let encoding = self.manners.encoding;
+        let Manners {
+            protocol,
+            token,
+            recoverable,
+            ..
+        } = self.manners;
         for errand in std::mem::take(&mut self.errands) {
             match errand {
                 Errand::Join(index) => {
                     let channel = (self.channel_of)(index);
-                    let frame = encoding.join_frame(self.manners.token, channel.as_deref());
-                    self.connections[index].stage = Stage::Joining(1 + u8::from(channel.is_some()));
-                    self.send(index, &frame)?;
+                    let since = self.connections[index].since.take();
+                    let wish = channel.as_deref().map(|channel| Wish {
+                        channel,
+                        recoverable: *recoverable,
+                        since: since.as_deref(),
+                    });
+                    let frames = protocol.join_frames(index as u64, token.as_deref(), wish);
+                    self.send(index, &frames)?;
                 }
-                Errand::Pong(index) => self.send(index, &encoding.pong_frame())?,
-                Errand::NativePong(index, payload) => {
-                    let mut frame = Vec::new();
-                    frames::write_masked(&mut frame, Opcode::Pong, &payload);
-                    self.send(index, &frame)?;
+                Errand::Pong(index) => self.send(index, &protocol.pong_frame())?,
+                Errand::Answer(index, frame) => self.send(index, &frame)?,
+                Errand::Release(index) => {
+                    let (ring, slot) = self.place_of(index);
+                    self.rings[ring].detach(slot)?;
                 }
             }
         }
         self.flush()
+    }
+
+    /// Resets a connection: nothing is said, and nothing more is heard of it.
+    pub fn reset(&mut self, index: usize) -> io::Result<()> {
+        let connection = &mut self.connections[index];
+        match std::mem::replace(&mut connection.stage, Stage::Closed) {
+            // The socket is gone, or is about to be.
+            Stage::Closed => return Ok(()),
+            Stage::Upgrading | Stage::Joining(_) => self.opening -= 1,
+            Stage::Open | Stage::Closing => self.open -= 1,
+        }
+        let (ring, slot) = self.place_of(index);
+        self.rings[ring].detach(slot)
+    }
+
+    /// Says goodbye on an open connection: a Close frame; [`News::Closed`] comes when the server has ended its side. Ours
+    /// ends by reset then, which leaves no TIME_WAIT behind.
+    pub fn close(&mut self, index: usize) -> io::Result<()> {
+        if self.connections[index].stage != Stage::Open {
+            return Ok(());
+        }
+        self.connections[index].stage = Stage::Closing;
+        let mut frame = Vec::new();
+        frames::write_masked(&mut frame, Opcode::Close, &1000u16.to_be_bytes());
+        self.send(index, &frame)
+    }
+
+    /// From now on it is no fault when the server cuts this connection.
+    pub fn make_expendable(&mut self, index: usize) {
+        self.connections[index].expendable = true;
+    }
+
+    /// Subscribes an open connection; the answer is a [`News::Reply`].
+    ///
+    /// # Errors
+    /// In a protocol that has no such command.
+    pub fn subscribe(&mut self, index: usize, id: u64, channel: &str) -> io::Result<()> {
+        let wish = Wish {
+            channel,
+            recoverable: self.manners.recoverable,
+            since: None,
+        };
+        let frame = self.manners.protocol.subscribe_frame(id, wish);
+        let frame = frame.ok_or_else(|| io::Error::other("raw protocols have no subscribe"))?;
+        self.send(index, &frame)
+    }
+
+    /// Leaves a channel; the answer is a [`News::Reply`].
+    ///
+    /// # Errors
+    /// As `subscribe`.
+    pub fn unsubscribe(&mut self, index: usize, id: u64, channel: &str) -> io::Result<()> {
+        let frame = self.manners.protocol.unsubscribe_frame(id, channel);
+        let frame = frame.ok_or_else(|| io::Error::other("raw protocols have no unsubscribe"))?;
+        self.send(index, &frame)
+    }
+
+    /// Leaves what arrives in the socket.
+    pub fn stop_reading(&mut self, index: usize) -> io::Result<()> {
+        let (ring, slot) = self.place_of(index);
+        self.rings[ring].stop_receiving(slot)
+    }
+
+    /// Reads at most `bytes` of a connection that has stopped reading.
+    pub fn read_some(&mut self, index: usize, bytes: u32) -> io::Result<()> {
+        let (ring, slot) = self.place_of(index);
+        match self.connections[index].stage {
+            Stage::Closed => Ok(()),
+            _ => self.rings[ring].receive_once(slot, bytes),
+        }
+    }
+
+    /// Reads on.
+    pub fn resume_reading(&mut self, index: usize) -> io::Result<()> {
+        let (ring, slot) = self.place_of(index);
+        match self.connections[index].stage {
+            Stage::Closed => Ok(()),
+            _ => self.rings[ring].receive(slot),
+        }
     }
 
     /// Sleeps until a ring has something or `limit` is over.
@@ -223,7 +394,12 @@ impl<'a> Fleet<'a> {
 
     /// Queues bytes for a connection.
     pub fn send(&mut self, index: usize, bytes: &[u8]) -> io::Result<()> {
-        self.rings[index / SLOTS_A_RING].send((index % SLOTS_A_RING) as u32, bytes)
+        let (ring, slot) = self.place_of(index);
+        match self.connections[index].stage {
+            // Its slot is empty, or another's.
+            Stage::Closed => Ok(()),
+            _ => self.rings[ring].send(slot, bytes),
+        }
     }
 
     /// Submits what is queued.
@@ -231,9 +407,25 @@ impl<'a> Fleet<'a> {
         self.rings.iter_mut().try_for_each(Ring::flush)
     }
 
+    /// Where a connection is in its life.
+    pub fn stage(&self, index: usize) -> Stage {
+        self.connections[index].stage
+    }
+
+    /// Connections that have begun and not joined.
+    pub fn opening(&self) -> usize {
+        self.opening
+    }
+
+    /// Connections that have joined and are not over.
+    pub fn joined(&self) -> usize {
+        self.open
+    }
+
     /// True when the server does not take what this connection sends.
     pub fn is_blocked(&self, index: usize) -> bool {
-        self.rings[index / SLOTS_A_RING].is_blocked((index % SLOTS_A_RING) as u32)
+        let (ring, slot) = self.place_of(index);
+        self.rings[ring].is_blocked(slot)
     }
 
     /// Pings answered.
@@ -241,125 +433,17 @@ impl<'a> Fleet<'a> {
         self.pings
     }
 
+    /// Bytes that subscribers received.
+    pub fn received(&self) -> u64 {
+        self.received
+    }
+
     /// How often receive buffers ran out.
     pub fn exhausted(&self) -> u64 {
         self.rings.iter().map(Ring::exhausted).sum()
     }
-}
 
-/// The parts of a fleet that may change while a ring is borrowed.
-struct Floor<'a> {
-    encoding: Encoding,
-    connections: &'a mut [Connection],
-    faults: &'a mut Faults,
-    errands: &'a mut Vec<Errand>,
-    opening: &'a mut usize,
-    pings: &'a mut u64,
-}
-
-impl Floor<'_> {
-    fn received(
-        &mut self,
-        index: usize,
-        bytes: &[u8],
-        on: &mut impl FnMut(usize, &[u8], &mut Faults),
-    ) {
-        match self.connections[index].stage {
-            Stage::Closed => {}
-            Stage::Upgrading => self.upgrading(index, bytes, on),
-            Stage::Joining(_) | Stage::Open => self.frames(index, bytes, on),
-        }
-    }
-
-    fn upgrading(
-        &mut self,
-        index: usize,
-        bytes: &[u8],
-        on: &mut impl FnMut(usize, &[u8], &mut Faults),
-    ) {
-        let mut answer = std::mem::take(&mut self.connections[index].answer);
-        answer.extend_from_slice(bytes);
-        match handshake::answer_length(&answer, self.encoding.subprotocol()) {
-            Ok(None) => self.connections[index].answer = answer,
-            Ok(Some(end)) => {
-                // The number of replies is set when the join is sent, before any can come.
-                self.connections[index].stage = Stage::Joining(u8::MAX);
-                self.errands.push(Errand::Join(index));
-                self.frames(index, &answer[end..], on);
-            }
-            Err(words) => self.closed(index, || words),
-        }
-    }
-
-    fn frames(
-        &mut self,
-        index: usize,
-        bytes: &[u8],
-        on: &mut impl FnMut(usize, &[u8], &mut Faults),
-    ) {
-        let mut deframer = std::mem::take(&mut self.connections[index].deframer);
-        let walked = deframer.walk(bytes, |frame| match frame {
-            Frame::Data(message) => self.encoding.each_reply(message, |reply| match reply {
-                [] => {
-                    *self.pings += 1;
-                    self.errands.push(Errand::Pong(index));
-                }
-                reply if self.connections[index].stage == Stage::Open => {
-                    on(index, reply, self.faults)
-                }
-                reply => self.joining(index, reply),
-            }),
-            Frame::Ping(payload) => self
-                .errands
-                .push(Errand::NativePong(index, payload.to_vec())),
-            Frame::Pong => {}
-            Frame::Close(code) => self.closed(index, || format!("the server closed with {code}")),
-        });
-        self.connections[index].deframer = deframer;
-        if let Err(fault) = walked {
-            self.faults.malformed += 1;
-            self.closed(index, || fault.to_string());
-        }
-    }
-
-    fn joining(&mut self, index: usize, reply: &[u8]) {
-        match (
-            self.encoding.read_reply(reply),
-            self.connections[index].stage,
-        ) {
-            (Reply::Done(_), Stage::Joining(left)) if left > 1 => {
-                self.connections[index].stage = Stage::Joining(left - 1);
-            }
-            (Reply::Done(_), _) => {
-                self.connections[index].stage = Stage::Open;
-                *self.opening -= 1;
-            }
-            // Joins of others, and publications between the two replies of a connection that is re-subscribing.
-            (Reply::Push, _) => {}
-            (Reply::Refused(id, code, message), _) => {
-                self.faults.refused += 1;
-                self.faults.explain(|| {
-                    format!("connection {index}: command {id}: error {code} {message}")
-                });
-            }
-            (Reply::Garbage, _) => {
-                self.faults.malformed += 1;
-                let text = String::from_utf8_lossy(reply);
-                self.faults
-                    .explain(|| format!("connection {index}: no reply: {text}"));
-            }
-        }
-    }
-
-    fn closed(&mut self, index: usize, words: impl FnOnce() -> String) {
-        let stage = std::mem::replace(&mut self.connections[index].stage, Stage::Closed);
-        match stage {
-            Stage::Closed => return,
-            Stage::Open => {}
-            Stage::Upgrading | Stage::Joining(_) => *self.opening -= 1,
-        }
-        self.faults.closed += 1;
-        self.faults
-            .explain(|| format!("connection {index}: {}", words()));
+    fn place_of(&self, index: usize) -> (usize, u32) {
+        (index / SLOTS_A_RING, (index % SLOTS_A_RING) as u32)
     }
 }

@@ -164,6 +164,7 @@ fn split(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, FrameFault> {
 pub enum Opcode {
     Text = 0x1,
     Binary = 0x2,
+    Close = 0x8,
     Pong = 0xa,
 }
 

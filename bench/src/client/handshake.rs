@@ -1,23 +1,31 @@
 //! Dialling and the HTTP upgrade (RFC 6455 section 4).
 
-use std::io::{self, Write};
+use std::io;
 use std::net::{IpAddr, Ipv4Addr, SocketAddr, TcpStream, ToSocketAddrs};
 use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
+use super::protocol::Protocol;
+
 /// One key for all connections: its answer is a constant, so checking it costs nothing. It is the RFC's own example.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
 const ACCEPT: &str = "s3pPLMBiTxaQ9kYGzzhZRbK+xOo=";
+/// The shortest right answer to any of our upgrades: what a bare loop says.
+pub const ANSWER: &[u8] =
+    b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
+    Sec-WebSocket-Accept: s3pPLMBiTxaQ9kYGzzhZRbK+xOo=\r\n\r\n";
 /// Connections from one source address: well below the 28,000 ephemeral ports of a default Linux.
 const CONNECTIONS_A_SOURCE: usize = 10_000;
 
-/// Where the server listens: `ws://host[:port]/path`.
+/// Where the server listens: `ws://host[:port]/path`; `{channel}` in the path is the connection's.
 #[derive(Clone, Debug)]
 pub struct Target {
     pub address: SocketAddr,
     host: String,
     path: String,
+    /// Header lines beyond those of every upgrade, each with its end of line.
+    headers: String,
 }
 
 impl Target {
@@ -46,15 +54,36 @@ impl Target {
             address,
             host: authority.to_owned(),
             path: path.to_owned(),
+            headers: String::new(),
         })
     }
 
+    /// Adds `name=value` to the query.
+    pub fn add_query(&mut self, pair: &str) {
+        self.path
+            .push(if self.path.contains('?') { '&' } else { '?' });
+        self.path.push_str(pair);
+    }
+
+    /// Adds a header, `Name: value`.
+    ///
+    /// # Errors
+    /// When that is not its shape.
+    pub fn add_header(&mut self, line: &str) -> Result<(), String> {
+        if !line.contains(':') || line.contains(['\r', '\n']) {
+            return Err(format!("{line}: a header is `Name: value`"));
+        }
+        self.headers += &format!("{line}\r\n");
+        Ok(())
+    }
+
     /// The upgrade request, ready to send.
-    pub fn upgrade_request(&self, subprotocol: Option<&str>) -> Vec<u8> {
+    pub fn upgrade_request(&self, subprotocol: Option<&str>, channel: Option<&str>) -> Vec<u8> {
+        let path = self.path.replace("{channel}", channel.unwrap_or_default());
         let mut request = format!(
             "GET {} HTTP/1.1\r\nHost: {}\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
-             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n",
-            self.path, self.host
+             Sec-WebSocket-Version: 13\r\nSec-WebSocket-Key: {KEY}\r\n{}",
+            path, self.host, self.headers
         );
         if let Some(subprotocol) = subprotocol {
             request += &format!("Sec-WebSocket-Protocol: {subprotocol}\r\n");
@@ -64,25 +93,54 @@ impl Target {
     }
 }
 
+/// What the kernel may hold for a connection.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct SocketLimits {
+    /// Bytes of the receive buffer; the kernel's own choice without.
+    pub receive_buffer: Option<usize>,
+    /// Bytes of a segment: loopback's of 64 KiB let a peer queue megabytes that no network would take.
+    pub segment: Option<u32>,
+}
+
 /// Connects to `target` from a loopback source address chosen by `index`, when the target is on loopback.
 ///
 /// No delay, and closing resets: no TIME_WAIT is left behind for the next run.
 pub fn dial(target: SocketAddr, index: usize) -> io::Result<TcpStream> {
-    let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+    let socket = prepare(Type::STREAM, target, index)?;
+    socket.connect(&target.into())?;
+    Ok(socket.into())
+}
+
+/// The same without waiting: on loopback it is connected at once, elsewhere sends are refused until it is.
+pub fn start_dialling(
+    target: SocketAddr,
+    index: usize,
+    limits: SocketLimits,
+) -> io::Result<TcpStream> {
+    let socket = prepare(Type::STREAM.nonblocking(), target, index)?;
+    if let Some(bytes) = limits.receive_buffer {
+        socket.set_recv_buffer_size(bytes)?;
+    }
+    if let Some(bytes) = limits.segment {
+        socket.set_tcp_mss(bytes)?;
+    }
+    match socket.connect(&target.into()) {
+        Err(e) if e.raw_os_error() != Some(libc::EINPROGRESS) => return Err(e),
+        _ => {}
+    }
+    // Or its receive would end at once rather than wait.
+    socket.set_nonblocking(false)?;
+    Ok(socket.into())
+}
+
+fn prepare(kind: Type, target: SocketAddr, index: usize) -> io::Result<Socket> {
+    let socket = Socket::new(Domain::IPV4, kind, None)?;
     socket.set_tcp_nodelay(true)?;
     socket.set_linger(Some(Duration::ZERO))?;
     if target.ip().is_loopback() {
         socket.bind(&SocketAddr::new(source(index), 0).into())?;
     }
-    socket.connect(&target.into())?;
-    Ok(socket.into())
-}
-
-/// Connects and sends the upgrade request; the answer is for whoever reads the socket.
-pub fn dial_and_ask(target: SocketAddr, index: usize, request: &[u8]) -> io::Result<TcpStream> {
-    let mut stream = dial(target, index)?;
-    stream.write_all(request)?;
-    Ok(stream)
+    Ok(socket)
 }
 
 /// 127.1.0.1, 127.1.0.2, …: the whole of 127.0.0.0/8 is local on Linux.
@@ -97,7 +155,7 @@ fn source(index: usize) -> IpAddr {
 ///
 /// # Errors
 /// The status line, or what is missing.
-pub fn answer_length(bytes: &[u8], subprotocol: Option<&str>) -> Result<Option<usize>, String> {
+pub fn answer_length(bytes: &[u8], protocol: &Protocol) -> Result<Option<usize>, String> {
     let Some(at) = memchr::memmem::find(bytes, b"\r\n\r\n") else {
         return match bytes.len() {
             ..16_384 => Ok(None),
@@ -120,10 +178,11 @@ pub fn answer_length(bytes: &[u8], subprotocol: Option<&str>) -> Result<Option<u
     if value("sec-websocket-accept") != Some(ACCEPT) {
         return Err("Sec-WebSocket-Accept is wrong or missing".to_owned());
     }
-    if value("sec-websocket-protocol") != subprotocol {
+    let chosen = value("sec-websocket-protocol");
+    if !protocol.takes_subprotocol(chosen) {
         return Err(format!(
-            "asked for subprotocol {subprotocol:?}, got {:?}",
-            value("sec-websocket-protocol")
+            "asked for subprotocol {:?}, got {chosen:?}",
+            protocol.subprotocol()
         ));
     }
     if let Some(extensions) = value("sec-websocket-extensions") {
@@ -137,6 +196,7 @@ pub fn answer_length(bytes: &[u8], subprotocol: Option<&str>) -> Result<Option<u
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::client::centrifuge::Encoding;
 
     #[test]
     fn reads_targets() {
@@ -145,6 +205,21 @@ mod tests {
         assert_eq!(target.path, "/connection/websocket");
         assert_eq!(Target::parse("ws://127.0.0.1").unwrap().address.port(), 80);
         assert!(Target::parse("wss://127.0.0.1/").is_err());
+    }
+
+    #[test]
+    fn asks_with_channel_query_and_headers() {
+        let mut target = Target::parse("ws://127.0.0.1:1/sub/{channel}").unwrap();
+        target.add_query("a=1");
+        target.add_query("b=2");
+        target.add_header("X-Key: k").unwrap();
+        assert!(target.add_header("X-Key").is_err());
+        let request = String::from_utf8(target.upgrade_request(Some("p"), Some("r"))).unwrap();
+        assert!(
+            request.starts_with("GET /sub/r?a=1&b=2 HTTP/1.1\r\n"),
+            "{request}"
+        );
+        assert!(request.ends_with("X-Key: k\r\nSec-WebSocket-Protocol: p\r\n\r\n"));
     }
 
     #[test]
@@ -160,15 +235,17 @@ mod tests {
         let right = format!(
             "HTTP/1.1 101 Switching Protocols\r\nsec-websocket-accept: {ACCEPT}\r\n\r\nrest"
         );
+        let json = Protocol::Centrifuge(Encoding::Json);
+        let protobuf = Protocol::Centrifuge(Encoding::Protobuf);
         assert_eq!(
-            answer_length(right.as_bytes(), None),
+            answer_length(right.as_bytes(), &json),
             Ok(Some(right.len() - 4))
         );
-        assert_eq!(answer_length(&right.as_bytes()[..40], None), Ok(None));
-        assert!(answer_length(right.as_bytes(), Some("centrifuge-protobuf")).is_err());
-        assert!(answer_length(b"HTTP/1.1 503 Service Unavailable\r\n\r\n", None).is_err());
+        assert_eq!(answer_length(&right.as_bytes()[..40], &json), Ok(None));
+        assert!(answer_length(right.as_bytes(), &protobuf).is_err());
+        assert!(answer_length(b"HTTP/1.1 503 Service Unavailable\r\n\r\n", &json).is_err());
         assert!(
-            answer_length(b"HTTP/1.1 101 Ok\r\nSec-WebSocket-Accept: x\r\n\r\n", None).is_err()
+            answer_length(b"HTTP/1.1 101 Ok\r\nSec-WebSocket-Accept: x\r\n\r\n", &json).is_err()
         );
     }
 }

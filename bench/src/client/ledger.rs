@@ -3,10 +3,10 @@
 use std::fmt;
 use std::ops::Range;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 /// Everything that went wrong in a run. A run without faults is *verified*.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Faults {
     /// Deliveries that never came.
     pub lost: u64,
@@ -77,6 +77,8 @@ pub enum Seen {
     InOrder,
     /// It came, and some before it have not.
     AfterGap,
+    /// Published before it was sure that the member had joined; so many more of those must follow it.
+    Early(u32),
     /// It had been missing.
     Late,
     Duplicate,
@@ -86,12 +88,24 @@ pub enum Seen {
 #[derive(Debug, Default)]
 pub struct View {
     next: u32,
+    /// What is owed begins here, at the latest.
+    from: u32,
     // Boxed: a healthy subscriber has none, and there are very many of them.
     #[expect(clippy::box_collection)]
     missing: Option<Box<Vec<Range<u32>>>>,
 }
 
 impl View {
+    /// The view of a member that joins when `published` have been published: the next one is owed, those shortly before
+    /// may come.
+    pub fn joining_at(published: u32) -> Self {
+        Self {
+            next: published,
+            from: published,
+            missing: None,
+        }
+    }
+
     /// Takes note of a delivery.
     pub fn observe(&mut self, sequence: u32) -> Seen {
         if sequence == self.next {
@@ -106,6 +120,11 @@ impl View {
             return Seen::AfterGap;
         }
         let Some(missing) = &mut self.missing else {
+            if self.next == self.from {
+                let more = self.from - sequence - 1;
+                (self.from, self.next) = (sequence, sequence + 1);
+                return Seen::Early(more);
+            }
             return Seen::Duplicate;
         };
         let Some(at) = missing.iter().position(|gap| gap.contains(&sequence)) else {
@@ -119,9 +138,13 @@ impl View {
 
     /// How many of the first `published` never came.
     pub fn lost(&self, published: u32) -> u64 {
+        self.skipped() + u64::from(published.saturating_sub(self.next))
+    }
+
+    /// How many never came though a later one did.
+    pub fn skipped(&self) -> u64 {
         let gaps = self.missing.iter().flat_map(|missing| missing.iter());
-        let inside: u64 = gaps.map(|gap| gap.len() as u64).sum();
-        inside + u64::from(published.saturating_sub(self.next))
+        gaps.map(|gap| gap.len() as u64).sum()
     }
 }
 
@@ -169,6 +192,22 @@ mod tests {
         ];
         assert_eq!(seen, expected);
         assert_eq!(view.lost(5), 0);
+    }
+
+    #[test]
+    fn a_member_that_joins_amid_publications_is_owed_those_after_its_join() {
+        let mut view = View::joining_at(10);
+        assert_eq!(view.lost(12), 2);
+        assert_eq!(view.observe(8), Seen::Early(1));
+        assert_eq!(view.observe(9), Seen::InOrder);
+        assert_eq!(view.observe(9), Seen::Duplicate);
+        assert_eq!(view.observe(10), Seen::InOrder);
+        assert_eq!(view.observe(7), Seen::Duplicate);
+        assert_eq!(view.lost(12), 1);
+        let mut view = View::joining_at(10);
+        assert_eq!(view.observe(12), Seen::AfterGap);
+        assert_eq!(view.observe(9), Seen::Duplicate);
+        assert_eq!(view.lost(13), 2);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The load generator's side of a connection: dial, upgrade, frames, the Centrifuge protocol, the proof.
+//! The load generator's side of a connection: dial, upgrade, frames, what is spoken above them, the proof.
 //!
 //! Written apart from the gateway's codec on purpose: a bug shared by both ends would hide itself.
 
@@ -8,4 +8,6 @@ pub mod frames;
 pub mod handshake;
 pub mod ledger;
 pub mod payload;
+pub mod protocol;
+pub mod raw;
 pub mod ring;

@@ -15,7 +15,8 @@
 
 /// The smallest size there is.
 pub const SMALLEST: usize = 62;
-const MARKER: &[u8] = b"\"~rwb";
+/// What a payload starts with.
+pub const MARKER: &[u8] = b"\"~rwb";
 const ORIGIN_AT: usize = 5;
 const SEQUENCE_AT: usize = 21;
 const DUE_AT: usize = 29;

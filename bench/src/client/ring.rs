@@ -9,6 +9,8 @@
 //!   kernel has let go of their bytes. A completion exists only for a send that was short or failed.
 //! - At most one send a slot is in one submission, so a short one cannot be overtaken.
 //! - A provided buffer is either the kernel's or lent to one `Event`, never both.
+//! - A slot's receives carry its generation, which changes when a socket leaves it: what an old socket's receive still has
+//!   to say is not taken for the next one's.
 #![allow(unsafe_code)]
 
 mod buffers;
@@ -31,6 +33,9 @@ const RETRY_BYTES: usize = 128 * 1024;
 const BUFFER_GROUP: u16 = 0;
 const KIND_RECEIVE: u64 = 0;
 const KIND_SEND: u64 = 1 << 32;
+/// Cancels: what they come to is told by the receive.
+const KIND_CONTROL: u64 = 1 << 33;
+const GENERATION_SHIFT: u32 = 40;
 
 /// How a ring is sized.
 #[derive(Clone, Copy, Debug)]
@@ -59,14 +64,36 @@ pub struct Ring {
     buffers: Option<Buffers>,
     arena: Vec<u8>,
     queued: Vec<Queued>,
-    /// The number of the submission each slot last had a send in.
-    last_batch: Vec<u64>,
+    slots: Vec<Slot>,
     batch: u64,
     /// What short sends left, in order, by slot.
     rests: HashMap<u32, VecDeque<u8>>,
     completions: Vec<Completion>,
     used: u32,
     exhausted: u64,
+}
+
+#[derive(Clone, Copy)]
+struct Slot {
+    /// The number of the submission it last had a send in.
+    last_batch: u64,
+    generation: u32,
+    reading: Reading,
+}
+
+/// What becomes of bytes that arrive.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Reading {
+    /// They stay in the socket.
+    Off,
+    /// A multishot receive takes them.
+    On,
+    /// One receive takes some.
+    Once,
+    /// The multishot receive is being cancelled; then off.
+    Stopping,
+    /// The same; then on again.
+    Restarting,
 }
 
 struct Queued {
@@ -109,7 +136,14 @@ impl Ring {
             buffers,
             arena: Vec::with_capacity(ARENA_BYTES),
             queued: Vec::with_capacity(BATCH),
-            last_batch: vec![0; size.slots as usize],
+            slots: vec![
+                Slot {
+                    last_batch: 0,
+                    generation: 0,
+                    reading: Reading::Off,
+                };
+                size.slots as usize
+            ],
             batch: 1,
             rests: HashMap::new(),
             completions: Vec::new(),
@@ -128,9 +162,31 @@ impl Ring {
         self.place(socket.as_raw_fd())
     }
 
+    /// Puts a socket into a slot that was detached.
+    pub fn attach_at(&mut self, slot: u32, socket: OwnedFd) -> io::Result<()> {
+        let fds = [socket.as_raw_fd()];
+        self.uring.submitter().register_files_update(slot, &fds)?;
+        Ok(())
+    }
+
+    /// Takes the socket out of its slot; with the receive cancelled nothing holds it any more, and it closes at the next
+    /// flush. What it had not sent is dropped.
+    pub fn detach(&mut self, slot: u32) -> io::Result<()> {
+        self.submit()?;
+        self.rests.remove(&slot);
+        if self.slots[slot as usize].reading != Reading::Off {
+            self.cancel_receive(slot)?;
+        }
+        let state = &mut self.slots[slot as usize];
+        state.generation = (state.generation + 1) & 0x00ff_ffff;
+        state.reading = Reading::Off;
+        self.uring.submitter().register_files_update(slot, &[-1])?;
+        Ok(())
+    }
+
     fn place(&mut self, fd: RawFd) -> io::Result<u32> {
         let slot = self.used;
-        if slot as usize == self.last_batch.len() {
+        if slot as usize == self.slots.len() {
             return Err(io::Error::other("the ring's file table is full"));
         }
         self.uring.submitter().register_files_update(slot, &[fd])?;
@@ -148,14 +204,71 @@ impl Ring {
         self.exhausted
     }
 
-    /// Arms a multishot receive; it stays armed until the socket closes.
+    /// Takes what arrives from now on, until the socket closes or [`Ring::stop_receiving`].
     pub fn receive(&mut self, slot: u32) -> io::Result<()> {
+        let reading = &mut self.slots[slot as usize].reading;
+        match reading {
+            Reading::Off => self.arm(slot),
+            Reading::Stopping => {
+                *reading = Reading::Restarting;
+                Ok(())
+            }
+            Reading::Once | Reading::On | Reading::Restarting => Ok(()),
+        }
+    }
+
+    /// Leaves what arrives in the socket, hence soon at the sender; what a receive has taken already is still told.
+    pub fn stop_receiving(&mut self, slot: u32) -> io::Result<()> {
+        let reading = &mut self.slots[slot as usize].reading;
+        match reading {
+            Reading::On => {
+                *reading = Reading::Stopping;
+                self.cancel_receive(slot)
+            }
+            Reading::Restarting => {
+                *reading = Reading::Stopping;
+                Ok(())
+            }
+            Reading::Off | Reading::Once | Reading::Stopping => Ok(()),
+        }
+    }
+
+    /// Takes at most `bytes` when some arrive, if the slot is not receiving anyway.
+    pub fn receive_once(&mut self, slot: u32, bytes: u32) -> io::Result<()> {
+        if self.slots[slot as usize].reading != Reading::Off {
+            return Ok(());
+        }
+        self.slots[slot as usize].reading = Reading::Once;
+        let entry = opcode::Recv::new(Fixed(slot), std::ptr::null_mut(), bytes)
+            .buf_group(BUFFER_GROUP)
+            .build()
+            .flags(squeue::Flags::BUFFER_SELECT)
+            .user_data(self.receive_data(slot));
+        // SAFETY: as in `arm`.
+        unsafe { self.push(&entry) }
+    }
+
+    fn arm(&mut self, slot: u32) -> io::Result<()> {
         assert!(self.buffers.is_some(), "a ring without buffers only sends");
+        self.slots[slot as usize].reading = Reading::On;
         let entry = opcode::RecvMulti::new(Fixed(slot), BUFFER_GROUP)
             .build()
-            .user_data(KIND_RECEIVE | u64::from(slot));
+            .user_data(self.receive_data(slot));
         // SAFETY: the operation names no memory of ours but the buffer group, which lives as long as the ring.
         unsafe { self.push(&entry) }
+    }
+
+    fn cancel_receive(&mut self, slot: u32) -> io::Result<()> {
+        let entry = opcode::AsyncCancel::new(self.receive_data(slot))
+            .build()
+            .user_data(KIND_CONTROL);
+        // SAFETY: the operation names no memory.
+        unsafe { self.push(&entry) }
+    }
+
+    fn receive_data(&self, slot: u32) -> u64 {
+        let generation = self.slots[slot as usize].generation;
+        u64::from(generation) << GENERATION_SHIFT | KIND_RECEIVE | u64::from(slot)
     }
 
     /// Queues a send of a copy of `bytes`; what the socket does not take is kept and tried again at each flush.
@@ -190,7 +303,7 @@ impl Ring {
             .queued
             .last()
             .is_some_and(|last| last.slot == slot && !last.of_rest);
-        !grows && (self.queued.len() == BATCH || self.last_batch[slot as usize] == self.batch)
+        !grows && (self.queued.len() == BATCH || self.slots[slot as usize].last_batch == self.batch)
     }
 
     /// Queues the arena's bytes from `start` on.
@@ -203,7 +316,7 @@ impl Ring {
             sent: len,
             of_rest,
         });
-        self.last_batch[slot as usize] = self.batch;
+        self.slots[slot as usize].last_batch = self.batch;
     }
 
     /// True when some socket did not take all it was sent.
@@ -348,13 +461,17 @@ impl Ring {
     }
 
     fn handle(&mut self, done: Completion, on: &mut impl FnMut(Event<'_>)) -> io::Result<()> {
+        if done.user_data & KIND_CONTROL != 0 {
+            return Ok(());
+        }
         let slot = done.user_data as u32;
+        let current = done.user_data == self.receive_data(slot);
         if let Some(id) = cqueue::buffer_select(done.flags) {
             let buffers = self
                 .buffers
                 .as_mut()
                 .expect("a selected buffer has a group");
-            if done.result > 0 {
+            if done.result > 0 && current {
                 on(Event::Received {
                     slot,
                     bytes: buffers.filled(id, done.result as usize),
@@ -362,18 +479,36 @@ impl Ring {
             }
             buffers.give_back(id);
         }
-        match done.result {
-            n if n > 0 => {}
-            0 => on(Event::Closed { slot, errno: None }),
-            e if e == -libc::ENOBUFS => self.exhausted += 1,
-            e => on(Event::Closed {
-                slot,
-                errno: Some(-e),
-            }),
+        if !current {
+            return Ok(());
         }
-        let ended = !cqueue::more(done.flags);
-        if ended && (done.result > 0 || done.result == -libc::ENOBUFS) {
-            self.receive(slot)?;
+        let reading = self.slots[slot as usize].reading;
+        let over = match done.result {
+            n if n > 0 => false,
+            0 => {
+                on(Event::Closed { slot, errno: None });
+                true
+            }
+            e if e == -libc::ENOBUFS => {
+                self.exhausted += 1;
+                false
+            }
+            e if e == -libc::ECANCELED
+                && matches!(reading, Reading::Stopping | Reading::Restarting) =>
+            {
+                false
+            }
+            e => {
+                let errno = Some(-e);
+                on(Event::Closed { slot, errno });
+                true
+            }
+        };
+        if !cqueue::more(done.flags) {
+            self.slots[slot as usize].reading = Reading::Off;
+            if !over && matches!(reading, Reading::On | Reading::Restarting) {
+                self.arm(slot)?;
+            }
         }
         Ok(())
     }
@@ -453,80 +588,4 @@ fn send_entry(slot: u32, bytes: &[u8]) -> squeue::Entry {
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use std::io::{Read, Write};
-    use std::net::{TcpListener, TcpStream};
-
-    const SMALL: RingSize = RingSize {
-        slots: 8,
-        buffers: 4,
-        buffer_bytes: 64,
-    };
-
-    fn pair() -> (TcpStream, TcpStream) {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
-        let near = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
-        (near, listener.accept().unwrap().0)
-    }
-
-    #[test]
-    fn receives_more_than_its_buffers_hold_at_once() {
-        let mut ring = Ring::new(SMALL).unwrap();
-        let (near, mut far) = pair();
-        let slot = ring.attach(near.into()).unwrap();
-        ring.receive(slot).unwrap();
-        let sent: Vec<u8> = (0..10_000u32).map(|i| i as u8).collect();
-        far.write_all(&sent).unwrap();
-        let mut got = Vec::new();
-        while got.len() < sent.len() {
-            ring.poll(|event| match event {
-                Event::Received { bytes, .. } => got.extend_from_slice(bytes),
-                Event::Closed { .. } => panic!("closed too early"),
-            })
-            .unwrap();
-        }
-        assert_eq!(got, sent);
-    }
-
-    #[test]
-    fn keeps_the_rest_of_a_short_send_and_its_order() {
-        let mut ring = Ring::new(SMALL).unwrap();
-        let (near, mut far) = pair();
-        let slot = ring.attach(near.into()).unwrap();
-        let message: Vec<u8> = (0..300_000u32).map(|i| (i >> 3) as u8).collect();
-        let rounds = 40;
-        for _ in 0..rounds {
-            ring.send(slot, &message).unwrap();
-        }
-        ring.flush().unwrap();
-        assert!(
-            ring.is_blocked(slot),
-            "nobody reads, so 12 MB cannot all be taken"
-        );
-        let reader = std::thread::spawn(move || {
-            let mut got = vec![0; rounds * 300_000];
-            far.read_exact(&mut got).unwrap();
-            got
-        });
-        while ring.is_blocked(slot) {
-            ring.flush().unwrap();
-        }
-        let got = reader.join().unwrap();
-        assert!(got.chunks(message.len()).all(|chunk| chunk == message));
-    }
-
-    #[test]
-    fn tells_when_the_peer_closes() {
-        let mut ring = Ring::new(SMALL).unwrap();
-        let (near, far) = pair();
-        let slot = ring.attach(near.into()).unwrap();
-        ring.receive(slot).unwrap();
-        drop(far);
-        let mut closed = false;
-        while !closed {
-            ring.poll(|event| closed |= matches!(event, Event::Closed { errno: None, .. }))
-                .unwrap();
-        }
-    }
-}
+mod tests;

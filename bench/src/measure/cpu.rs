@@ -64,6 +64,13 @@ pub fn pin(cores: &[usize]) -> io::Result<()> {
     sched_setaffinity(None, &set).map_err(|e| io::Error::other(format!("cores {cores:?}: {e}")))
 }
 
+/// Lets the calling thread run on each core its control group allows.
+pub fn unpin() -> io::Result<()> {
+    let mut set = CpuSet::new();
+    (0..CpuSet::MAX_CPU).for_each(|core| set.set(core));
+    Ok(sched_setaffinity(None, &set)?)
+}
+
 /// Gives this process a session, hence a scheduling group, of its own and raises it: where groups are automatic, a
 /// process' nice value counts only within its group. What came of it, in words.
 pub fn raise_priority() -> String {

@@ -1,14 +1,17 @@
 //! Latency: 1 µs to 60 s in nanoseconds, three significant digits.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use hdrhistogram::Histogram;
-use serde::Serialize;
+use hdrhistogram::serialization::{Deserializer, Serializer as _, V2DeflateSerializer};
+use serde::{Deserialize, Serialize};
 
 /// Times; longer ones than 60 s count as 60 s.
 #[derive(Clone, Debug)]
 pub struct Times(Histogram<u64>);
 
 /// What is told of a histogram, in nanoseconds.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Percentiles {
     pub count: u64,
     pub p50_ns: u64,
@@ -19,6 +22,20 @@ pub struct Percentiles {
     pub max_ns: u64,
 }
 
+impl Percentiles {
+    /// Each with its name, in order.
+    pub fn columns(&self) -> [(&'static str, u64); 6] {
+        [
+            ("p50", self.p50_ns),
+            ("p90", self.p90_ns),
+            ("p99", self.p99_ns),
+            ("p99.9", self.p999_ns),
+            ("p99.99", self.p9999_ns),
+            ("max", self.max_ns),
+        ]
+    }
+}
+
 impl Times {
     pub fn new() -> Self {
         Self(Histogram::new_with_bounds(1_000, 60_000_000_000, 3).expect("constant bounds"))
@@ -26,6 +43,45 @@ impl Times {
 
     pub fn record(&mut self, ns: u64) {
         self.0.saturating_record(ns);
+    }
+
+    /// Takes over all of another.
+    pub fn add(&mut self, other: &Self) {
+        self.0
+            .add(&other.0)
+            .expect("all histograms have the same bounds");
+    }
+
+    pub fn clear(&mut self) {
+        self.0.reset();
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// The histogram itself.
+    pub fn histogram(&self) -> &Histogram<u64> {
+        &self.0
+    }
+
+    /// V2 compressed, in base64, as HdrHistogram's tools read it.
+    pub fn encode(&self) -> String {
+        let mut bytes = Vec::new();
+        V2DeflateSerializer::new()
+            .serialize(&self.0, &mut bytes)
+            .expect("a vector takes everything");
+        BASE64.encode(bytes)
+    }
+
+    /// What `encode` wrote.
+    ///
+    /// # Errors
+    /// When it did not.
+    pub fn decode(text: &str) -> Result<Self, String> {
+        let bytes = BASE64.decode(text).map_err(|e| e.to_string())?;
+        let histogram = Deserializer::new().deserialize(&mut &bytes[..]);
+        Ok(Self(histogram.map_err(|e| e.to_string())?))
     }
 
     pub fn percentiles(&self) -> Percentiles {
@@ -43,7 +99,7 @@ impl Times {
 }
 
 /// Median and extremes of repeated runs.
-#[derive(Clone, Debug, Default, PartialEq, Serialize)]
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Spread {
     pub median: f64,
     pub min: f64,
@@ -84,6 +140,16 @@ mod tests {
         assert!(got.p50_ns.abs_diff(5_000_000) < 10_000 && got.p99_ns.abs_diff(9_900_000) < 10_000);
         times.record(u64::MAX);
         assert!(times.percentiles().max_ns >= 60_000_000_000);
+    }
+
+    #[test]
+    fn what_is_encoded_reads_back_the_same() {
+        let mut times = Times::new();
+        (1..=1000u64).for_each(|i| times.record(i * i * 1_000));
+        let text = times.encode();
+        assert!(text.starts_with("HISTFAAA"), "{text}");
+        assert_eq!(Times::decode(&text).unwrap().0, times.0);
+        assert!(Times::decode("HISTFAAA").is_err() && Times::decode("no base64!").is_err());
     }
 
     #[test]

@@ -7,54 +7,23 @@
 //! Every delivery of the whole run is checked: publisher, channel, sequence, checksum. The verdict comes first.
 
 use std::io;
-use std::time::{Duration, Instant};
 
-mod figures;
-mod room;
-
-use crate::client::centrifuge::Encoding;
-use crate::client::fleet::{Fleet, Manners, rings};
-use crate::client::handshake::Target;
-use crate::client::ledger::View;
-use crate::client::payload::{self, Origin, Stamp};
 use crate::measure::cpu;
-use crate::measure::histogram::Times;
-use crate::measure::memory::Memory;
-use crate::report::{Progress, Report};
-use crate::scenario::limit;
-use figures::{Mark, Measured};
-use room::{Channel, Room};
-
-/// Without a delivery for so long nothing more is coming.
-const SILENCE: Duration = Duration::from_secs(3);
-/// Publications that may leave in one turn when the timetable asks for more.
-const LATE_AT_ONCE: usize = 64;
-
-/// When publications leave.
-#[derive(Clone, Copy, Debug)]
-pub enum Load {
-    /// So many outstanding in each channel.
-    Closed { in_flight: usize },
-    /// So many a second, over all channels, by timetable.
-    Open { rate: f64 },
-}
+use crate::measure::histogram::Spread;
+use crate::report::Report;
+use crate::scenario::traffic::{Group, Load, Phases, Publishers, Traffic, Window};
+use crate::scenario::{Server, limit};
 
 /// What to measure.
 pub struct Plan<'a> {
-    pub target: &'a Target,
-    pub encoding: Encoding,
-    pub token: Option<&'a str>,
-    pub pids: &'a [u32],
+    pub server: &'a Server,
     /// Subscribers in all.
     pub members: usize,
-    pub channels: usize,
     pub publishers: usize,
-    pub channel_prefix: &'a str,
     /// Bytes of a publication's data.
     pub size: usize,
     pub load: Load,
-    pub warm_up: Duration,
-    pub window: Duration,
+    pub phases: Phases,
     /// Run the bare loops before and after.
     pub limit: Option<limit::Plan>,
     /// The generator's own cores, to go back to after the bare loops.
@@ -65,279 +34,121 @@ pub struct Plan<'a> {
 pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
     let before = plan.limit.as_ref().map(limit::measure).transpose()?;
     cpu::pin(plan.cores)?;
-    let measured = drive(plan)?;
-    let after = plan.limit.as_ref().map(limit::measure).transpose()?;
-    figures::tell(plan, &measured, report);
+    let server = plan.server;
+    let group = Group {
+        members: plan.members,
+        channels: server.channels,
+        size: plan.size,
+        load: plan.load,
+    };
+    let traffic = Traffic::open(server, &[group], Publishers::Apart(plan.publishers))?;
+    let measured = traffic.run(plan.phases)?;
+    let after = plan.limit.clone().map(|limit| {
+        limit::measure(&limit::Plan {
+            as_served: Some(measured.window.bytes_a_delivery()).filter(|bytes| *bytes > 0),
+            ..limit
+        })
+    });
+    let after = after.transpose()?;
+    let words = format!(
+        "{}; {} members in {} channels, {} B",
+        plan.load.words(),
+        plan.members,
+        server.channels,
+        plan.size
+    );
+    measured.tell_verdict(server, &words, report);
+    let open = matches!(plan.load, Load::Open { .. });
+    measured.window.tell(server, open, report);
     if let (Some(before), Some(after)) = (before, after) {
-        figures::tell_ratios(plan, &measured, &before, &after, report);
+        tell_ratios(plan, &measured.window, &before, &after, report);
     }
     Ok(())
 }
 
-/// The publishing half.
-struct Press {
-    body: Vec<u8>,
-    next_id: u64,
-    /// The open loop: publications so far, and where the timetable starts.
-    scheduled: u64,
-    timetable_ns: u64,
-    lateness: Times,
-    blocked: u64,
-}
-
-fn drive(plan: &Plan<'_>) -> io::Result<Measured> {
-    let publishers = plan.publishers.min(plan.channels);
-    let connections = plan.members + publishers;
-    let run_number = std::process::id() << 16;
-    let room = Room {
-        encoding: plan.encoding,
-        size: plan.size,
-        members: plan.members,
-        channels: (0..plan.channels)
-            .map(|number| Channel {
-                name: format!("{}{number}", plan.channel_prefix),
-                origin: Origin::new(run_number | (number % publishers) as u32, number as u32),
-                publisher: plan.members + number % publishers,
-                hint: 0,
-                published: 0,
-                members: (plan.members / plan.channels
-                    + usize::from(number < plan.members % plan.channels))
-                    as u32,
-                lacking: match plan.load {
-                    // Room for publications that complete before earlier ones.
-                    Load::Closed { in_flight } => vec![0; (4 * in_flight).next_power_of_two()],
-                    Load::Open { .. } => Vec::new(),
-                },
-            })
-            .collect(),
-        views: (0..plan.members).map(|_| View::default()).collect(),
-        completed: Vec::new(),
-        deliveries: 0,
-        latency: Times::new(),
-        recording: false,
-        epoch: Instant::now(),
-    };
-    let manners = Manners {
-        target: plan.target,
-        encoding: plan.encoding,
-        token: plan.token,
-    };
-    let channel_of = |index: usize| {
-        (index < plan.members).then(|| format!("{}{}", plan.channel_prefix, index % plan.channels))
-    };
-    let mut fleet = Fleet::new(manners, rings(connections)?, channel_of);
-    let mut progress = Progress::new();
-    fleet.open(connections, |open| {
-        progress.tell(|| format!("{open}/{connections} connections"))
-    })?;
-    Run {
-        plan,
-        room,
-        fleet,
-        progress,
-        busy_ns: 0,
-        press: Press::new(),
-    }
-    .measure()
-}
-
-impl Press {
-    fn new() -> Self {
-        Self {
-            body: Vec::new(),
-            next_id: 2,
-            scheduled: 0,
-            timetable_ns: 0,
-            lateness: Times::new(),
-            blocked: 0,
-        }
-    }
-}
-
-struct Run<'a> {
-    plan: &'a Plan<'a>,
-    room: Room,
-    fleet: Fleet<'a>,
-    press: Press,
-    progress: Progress,
-    busy_ns: u64,
-}
-
-impl Run<'_> {
-    fn measure(mut self) -> io::Result<Measured> {
-        self.press.timetable_ns = self.room.now_ns();
-        if let Load::Closed { in_flight } = self.plan.load {
-            for channel in 0..self.room.channels.len() {
-                for _ in 0..in_flight {
-                    let now = self.room.now_ns();
-                    self.publish(channel, now)?;
-                }
-            }
-        }
-        let mut stalled = self.turn_until(Instant::now() + self.plan.warm_up, true)?;
-        self.room.recording = true;
-        self.press.lateness = Times::new();
-        let start = self.mark()?;
-        stalled |= self.turn_until(start.at + self.plan.window, true)?;
-        let end = self.mark()?;
-        self.room.recording = false;
-        let server_pss = Memory::read(self.plan.pids)?.pss;
-        // Drain: what was published is owed, however late it comes.
-        self.turn_until(Instant::now() + Duration::from_secs(600), false)?;
-        Ok(self.settle(start, end, stalled, server_pss))
-    }
-
-    fn mark(&self) -> io::Result<Mark> {
-        Ok(Mark {
-            at: Instant::now(),
-            server_ns: cpu::of_processes(self.plan.pids)?,
-            deliveries: self.room.deliveries,
-            published: self.published(),
-            busy_ns: self.busy_ns,
-            waited_ns: cpu::wait_of_this_thread(),
-        })
-    }
-
-    fn published(&self) -> u64 {
-        self.room
-            .channels
+/// What a delivery costs over the bare loops.
+fn tell_ratios(
+    plan: &Plan<'_>,
+    window: &Window,
+    before: &limit::Baselines,
+    after: &limit::Baselines,
+    report: &mut Report,
+) {
+    let delivery = window.ns_a_delivery();
+    let frames = plan.limit.as_ref().map_or(1, |limit| limit.in_flight) as f64;
+    let mut tell = |key, ratio_key, before: &Spread, after: &Spread, frames: f64, note: &str| {
+        let runs: Vec<f64> = before
+            .runs
             .iter()
-            .map(|channel| u64::from(channel.published))
-            .sum()
+            .chain(&after.runs)
+            .map(|ns| ns / frames)
+            .collect();
+        let both = Spread::of(&runs);
+        report.spread(key, &both, "ns", note);
+        report.figure(
+            ratio_key,
+            delivery / both.median,
+            "×",
+            "server_ns_per_delivery over it",
+        );
+    };
+    tell(
+        "limit_send_ns",
+        "ratio_to_send",
+        &before.send,
+        &after.send,
+        1.0,
+        "bare send(2) of one frame",
+    );
+    tell(
+        "limit_uring_ns",
+        "ratio_to_uring",
+        &before.uring,
+        &after.uring,
+        1.0,
+        "bare io_uring send of one frame",
+    );
+    if let (Some(before), Some(after)) = (&before.uring_many, &after.uring_many) {
+        let note = format!("bare io_uring send of {frames} frames, a frame");
+        tell(
+            "limit_uring_many_frame_ns",
+            "ratio_to_uring_many",
+            before,
+            after,
+            frames,
+            &note,
+        );
     }
-
-    fn owed(&self) -> u64 {
-        let owed = |channel: &Channel| u64::from(channel.published) * u64::from(channel.members);
-        self.room.channels.iter().map(owed).sum::<u64>() - self.room.deliveries
+    if let Some(after) = &after.uring_as_served {
+        let note = format!(
+            "bare io_uring send of {frames} frames of {} B, as the server's were, a frame; after the run only",
+            window.bytes_a_delivery()
+        );
+        // How long those are is known only after the run.
+        let none = Spread::default();
+        tell(
+            "limit_uring_as_served_ns",
+            "ratio_to_uring_as_served",
+            &none,
+            after,
+            frames,
+            &note,
+        );
     }
-
-    /// Turns until `deadline`, or while draining until nothing is owed. True when nothing came for `SILENCE` though
-    /// something was owed.
-    fn turn_until(&mut self, deadline: Instant, publishing: bool) -> io::Result<bool> {
-        let mut last_delivery = (Instant::now(), self.room.deliveries);
-        loop {
-            let began = Instant::now();
-            if began >= deadline || (!publishing && self.owed() == 0) {
-                return Ok(false);
-            }
-            let mut worked = self.turn()?;
-            if publishing {
-                worked |= self.publish_more()?;
-            } else {
-                self.room.completed.clear();
-            }
-            if worked {
-                self.busy_ns += began.elapsed().as_nanos() as u64;
-            } else {
-                std::hint::spin_loop();
-            }
-            if self.room.deliveries != last_delivery.1 {
-                last_delivery = (began, self.room.deliveries);
-            } else if began - last_delivery.0 > SILENCE && self.owed() > 0 {
-                return Ok(true);
-            }
-            let deliveries = self.room.deliveries;
-            self.progress.tell(|| format!("{deliveries} deliveries"));
-        }
+    if let Some(bare) = plan
+        .limit
+        .as_ref()
+        .filter(|bare| bare.members < plan.members)
+    {
+        report.remarks.push(format!(
+            "the bare loops ran on {} sockets: one descriptor each",
+            bare.members
+        ));
     }
-
-    fn turn(&mut self) -> io::Result<bool> {
-        let room = &mut self.room;
-        let mut now = (usize::MAX, 0);
-        self.fleet.poll(|index, reply, faults| {
-            // Replies of one receive share one reading of the clock: they arrived together.
-            if now.0 != index {
-                now = (index, room.now_ns());
-            }
-            room.take(index, reply, now.1, faults);
-        })
-    }
-
-    fn publish_more(&mut self) -> io::Result<bool> {
-        match self.plan.load {
-            Load::Closed { .. } => {
-                let completed = std::mem::take(&mut self.room.completed);
-                for &channel in &completed {
-                    let now = self.room.now_ns();
-                    self.publish(channel, now)?;
-                }
-                let any = !completed.is_empty();
-                self.room.completed = completed;
-                self.room.completed.clear();
-                if any {
-                    self.fleet.flush()?;
-                }
-                Ok(any)
-            }
-            Load::Open { rate } => {
-                self.room.completed.clear();
-                let mut any = false;
-                // Bounded, so that a generator that cannot keep up still receives, and ends.
-                for _ in 0..LATE_AT_ONCE {
-                    let due =
-                        self.press.timetable_ns + (self.press.scheduled as f64 / rate * 1e9) as u64;
-                    if self.room.now_ns() < due {
-                        return Ok(any);
-                    }
-                    let channel = (self.press.scheduled % self.room.channels.len() as u64) as usize;
-                    self.press.scheduled += 1;
-                    self.publish(channel, due)?;
-                    self.fleet.flush()?;
-                    self.press.lateness.record(self.room.now_ns() - due);
-                    any = true;
-                }
-                Ok(any)
-            }
-        }
-    }
-
-    fn publish(&mut self, at: usize, due_ns: u64) -> io::Result<()> {
-        let channel = &mut self.room.channels[at];
-        let stamp = Stamp {
-            origin: channel.origin,
-            sequence: channel.published,
-            due_ns,
-        };
-        payload::write(&mut self.press.body, self.plan.size, stamp);
-        let members = channel.members;
-        if let Some(lacking) = channel.lacking(channel.published) {
-            *lacking = members;
-        }
-        channel.published += 1;
-        let frame =
-            self.plan
-                .encoding
-                .publish_frame(self.press.next_id, &channel.name, &self.press.body);
-        self.press.next_id += 1;
-        self.press.blocked += u64::from(self.fleet.is_blocked(channel.publisher));
-        self.fleet.send(channel.publisher, &frame)
-    }
-
-    fn settle(self, start: Mark, end: Mark, stalled: bool, server_pss: u64) -> Measured {
-        let published = self.published();
-        let mut faults = self.fleet.faults.clone();
-        for (index, view) in self.room.views.iter().enumerate() {
-            let channel = &self.room.channels[index % self.room.channels.len()];
-            let lost = view.lost(channel.published);
-            if lost > 0 {
-                faults.lost += lost;
-                faults.explain(|| {
-                    format!("subscriber {index} misses {lost} of {}", channel.published)
-                });
-            }
-        }
-        Measured {
-            start,
-            end,
-            faults,
-            exhausted: self.fleet.exhausted(),
-            latency: self.room.latency,
-            lateness: self.press.lateness,
-            server_pss,
-            published,
-            deliveries: self.room.deliveries,
-            stalled,
-            blocked: self.press.blocked,
-        }
+    let drift = after.send.median / before.send.median;
+    if !(0.9..=1.1).contains(&drift) {
+        report.remarks.push(format!(
+            "the bare send(2) loop drifted to {drift:.2} × during the run"
+        ));
     }
 }

@@ -12,13 +12,16 @@ use std::net::TcpListener;
 use std::thread;
 use std::time::{Duration, Instant};
 
-use crate::client::centrifuge::{Encoding, Reply};
-use crate::client::fleet::{Fleet, Manners, SLOTS_A_RING, rings};
-use crate::client::handshake::{Target, dial};
+use crate::client::centrifuge::Reply;
+use crate::client::fleet::{Fleet, News, SLOTS_A_RING, rings};
+use crate::client::handshake::dial;
 use crate::client::ring::{Ring, RingSize};
 use crate::measure::cpu;
 use crate::measure::memory::Memory;
-use crate::report::{Progress, Report};
+use crate::measure::recorder::Recorder;
+use crate::measure::series::{Counts, Phase};
+use crate::report::Report;
+use crate::scenario::Server;
 
 /// How long a server may take to come to rest before memory is read.
 const SETTLE: Duration = Duration::from_secs(3);
@@ -27,13 +30,8 @@ const FREE_PATIENCE: Duration = Duration::from_secs(30);
 
 /// What to measure.
 pub struct Plan<'a> {
-    pub target: &'a Target,
-    pub encoding: Encoding,
-    pub token: Option<&'a str>,
-    pub pids: &'a [u32],
+    pub server: &'a Server,
     pub connections: usize,
-    pub channels: usize,
-    pub channel_prefix: &'a str,
     /// The window CPU is measured over; longer than the server's ping interval.
     pub window: Duration,
     /// Measure bare sockets too.
@@ -52,32 +50,40 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
         .transpose()?;
     let n = plan.connections as f64;
 
-    let channel_of =
-        |index: usize| Some(format!("{}{}", plan.channel_prefix, index % plan.channels));
-    let manners = Manners {
-        target: plan.target,
-        encoding: plan.encoding,
-        token: plan.token,
-    };
-    let mut fleet = Fleet::new(manners, rings, channel_of);
-    let fresh = Memory::read(plan.pids)?;
-    let cpu_fresh = cpu::of_processes(plan.pids)?;
-    let mut progress = Progress::new();
-    fleet.open(plan.connections, |open| {
-        progress.tell(|| format!("{open}/{} connections", plan.connections))
-    })?;
-    let cpu_open = cpu::of_processes(plan.pids)?;
-    attend(&mut fleet, plan, SETTLE, &mut progress)?;
-    let full = Memory::read(plan.pids)?;
-    let (pings, start, cpu_start) = (fleet.pings(), Instant::now(), cpu::of_processes(plan.pids)?);
-    attend(&mut fleet, plan, plan.window, &mut progress)?;
-    let (seconds, cpu_end) = (start.elapsed().as_secs_f64(), cpu::of_processes(plan.pids)?);
-    let late = Memory::read(plan.pids)?;
+    let (server, pids) = (plan.server, plan.server.pids.as_slice());
+    let channel_of = |index: usize| Some(server.channel(index % server.channels));
+    let mut fleet = Fleet::new(&server.manners, rings, channel_of);
+    let fresh = Memory::read(pids)?;
+    let cpu_fresh = cpu::of_processes(pids)?;
+    let mut recorder = Recorder::start(pids, plan.connections)?;
+    fleet.open(
+        plan.connections,
+        |_, _, _| {},
+        |joined| {
+            let now = Instant::now();
+            if recorder.is_due(now) {
+                recorder.close(now, None, Counts::of_connections(joined));
+            }
+        },
+    )?;
+    let cpu_open = cpu::of_processes(pids)?;
+    let counts = |fleet: &Fleet<'_>| Counts::of_connections(fleet.joined());
+    recorder.enter(Phase::Settle, None, counts(&fleet));
+    attend(&mut fleet, plan, SETTLE, &mut recorder)?;
+    let full = Memory::read(pids)?;
+    recorder.enter(Phase::Measure, None, counts(&fleet));
+    let (pings, start, cpu_start) = (fleet.pings(), Instant::now(), cpu::of_processes(pids)?);
+    attend(&mut fleet, plan, plan.window, &mut recorder)?;
+    let (seconds, cpu_end) = (start.elapsed().as_secs_f64(), cpu::of_processes(pids)?);
+    let late = Memory::read(pids)?;
 
+    report.record(recorder.finish(None, counts(&fleet)).series);
     report.verdict(fleet.faults.clone());
     report.remarks.push(format!(
-        "{} connections in {} channels, {:?}",
-        plan.connections, plan.channels, plan.encoding
+        "{} connections in {} channels, {}",
+        plan.connections,
+        server.channels,
+        server.manners.protocol.name()
     ));
     let each = |full: u64, fresh: u64| (full as f64 - fresh as f64) / n;
     report.figure(
@@ -185,26 +191,29 @@ fn attend(
     fleet: &mut Fleet<'_>,
     plan: &Plan<'_>,
     time: Duration,
-    progress: &mut Progress,
+    recorder: &mut Recorder,
 ) -> io::Result<()> {
     let deadline = Instant::now() + time;
     loop {
-        let left = deadline.saturating_duration_since(Instant::now());
+        let now = Instant::now();
+        let left = deadline.saturating_duration_since(now);
         if left.is_zero() {
             return Ok(());
         }
-        fleet.poll(
-            |index, reply, faults| match plan.encoding.read_reply(reply) {
-                Reply::Push | Reply::Done(_) => {}
+        fleet.poll(|index, news, faults| {
+            let News::Reply(reply) = news else { return };
+            match plan.server.manners.protocol.read_reply(reply) {
+                Reply::Push | Reply::Done(_) | Reply::Foreign => {}
                 other => {
                     faults.malformed += 1;
                     faults.explain(|| format!("connection {index}: {other:?}"));
                 }
-            },
-        )?;
+            }
+        })?;
         fleet.wait(left.min(Duration::from_millis(100)))?;
-        let pings = fleet.pings();
-        progress.tell(|| format!("{pings} pings answered"));
+        if recorder.is_due(now) {
+            recorder.close(now, None, Counts::of_connections(fleet.joined()));
+        }
     }
 }
 

@@ -4,6 +4,8 @@
 //! counts. In turns: (a) a send(2) loop; (b) io_uring with the gateway's flags: direct descriptors, no waiting, no
 //! completion for what went well, 256 a submission. Each with one frame and, when asked, with W frames in one send.
 //!
+//! Also what a connection asks for at least: accept, read a request, write an answer, close (`upgrade`).
+//!
 //! The figure is the sender's CPU time a send. On loopback it includes the receive path of the peer, which runs inside
 //! the send. A round begins only when the last has been drained, so no send ever meets a full socket; the wait between
 //! rounds is not counted.
@@ -26,6 +28,9 @@ use crate::measure::cpu;
 use crate::measure::histogram::Spread;
 use crate::report::Report;
 
+/// The accept-and-upgrade loop.
+pub mod upgrade;
+
 /// The sender holds a descriptor a socket, and 20,000 is a common limit.
 pub const MOST_MEMBERS: usize = 19_500;
 const DRAIN_PATIENCE: Duration = Duration::from_secs(20);
@@ -38,11 +43,25 @@ pub struct Plan {
     pub size: usize,
     /// Frames in one send, beside one.
     pub in_flight: usize,
+    /// Bytes of a frame as a server sent it, to send as many of.
+    pub as_served: Option<usize>,
     pub runs: usize,
     /// How long one run of one loop takes at least.
     pub run_time: Duration,
     pub sender_core: usize,
     pub receiver_cores: Vec<usize>,
+}
+
+impl Plan {
+    /// The same of connections.
+    pub fn upgrades(&self) -> upgrade::Plan {
+        upgrade::Plan {
+            connections: self.members.min(MOST_MEMBERS / 2),
+            runs: self.runs,
+            server_core: self.sender_core,
+            client_cores: self.receiver_cores.clone(),
+        }
+    }
 }
 
 /// CPU nanoseconds a send.
@@ -53,6 +72,8 @@ pub struct Baselines {
     /// The same for a send of W frames, when W is above 1.
     pub send_many: Option<Spread>,
     pub uring_many: Option<Spread>,
+    /// The same with frames as a server sent them.
+    pub uring_as_served: Option<Spread>,
 }
 
 /// Runs the loops and puts them into the report.
@@ -86,6 +107,9 @@ pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
             "a frame",
         );
     }
+    let upgrades = upgrade::measure(&plan.upgrades())?;
+    let note = "accept, read, answer, close";
+    report.spread("upgrade_us", &upgrades, "µs", note);
     Ok(())
 }
 
@@ -194,13 +218,15 @@ fn send_in_turns(
     };
     let one = vec![b'x'; plan.size];
     let many = (plan.in_flight > 1).then(|| vec![b'x'; plan.size * plan.in_flight]);
+    let as_served = plan.as_served.map(|size| vec![b'x'; size * plan.in_flight]);
     let loops = [
         (Way::Send, Some(&one)),
         (Way::Uring, Some(&one)),
         (Way::Send, many.as_ref()),
         (Way::Uring, many.as_ref()),
+        (Way::Uring, as_served.as_ref()),
     ];
-    let mut times: [Vec<f64>; 4] = Default::default();
+    let mut times: [Vec<f64>; 5] = Default::default();
     // The first turn warms caches and congestion windows, and is not kept.
     for turn in 0..=plan.runs {
         for (index, (way, bytes)) in loops.iter().enumerate() {
@@ -217,6 +243,7 @@ fn send_in_turns(
         uring: spread(1).expect("as many as of the other"),
         send_many: spread(2),
         uring_many: spread(3),
+        uring_as_served: spread(4),
     };
     Ok((baselines, sender.bytes_each))
 }
@@ -311,6 +338,7 @@ mod tests {
             members: 40,
             size: 100,
             in_flight: 4,
+            as_served: Some(231),
             runs: 2,
             run_time: Duration::from_millis(10),
             sender_core: 0,
@@ -322,6 +350,7 @@ mod tests {
             Some(baselines.uring),
             baselines.send_many,
             baselines.uring_many,
+            baselines.uring_as_served,
         ] {
             let spread = spread.unwrap();
             assert_eq!(spread.runs.len(), 2);
@@ -335,6 +364,7 @@ mod tests {
             members: MOST_MEMBERS + 1,
             size: 1,
             in_flight: 1,
+            as_served: None,
             runs: 1,
             run_time: Duration::ZERO,
             sender_core: 0,

@@ -3,6 +3,9 @@
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
+import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { tmpdir } from 'node:os';
+import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { binary, Gateway } from '../sdk/harness/gateway.mjs';
 import { within } from '../sdk/harness/wait.mjs';
@@ -11,37 +14,123 @@ import { within } from '../sdk/harness/wait.mjs';
 const VERIFIED = [0, 3];
 
 let gateway;
+let directory;
+let runs = 0;
 before(async () => {
-  gateway = await Gateway.start({ dev: true });
+  gateway = await Gateway.start({ dev: true, args: ['--debug-echo'] });
+  directory = await mkdtemp(join(tmpdir(), 'ringway-bench-'));
 });
-after(() => gateway?.kill());
+after(async () => {
+  gateway?.kill();
+  await rm(directory, { recursive: true, force: true });
+});
 
-async function bench(...flags) {
-  const bench = spawn(binary('ringway-bench', 'RINGWAY_BENCH_BIN'), flags, { stdio: ['ignore', 'pipe', 'pipe'] });
+// Runs a scenario in channels of its own; its figures by name.
+async function bench(scenario, ...flags) {
+  runs += 1;
+  const json = join(directory, `${runs}.json`);
+  const common = ['--plain-priority', '--cores', '0', '--json', json];
+  const bench = spawn(binary('ringway-bench', 'RINGWAY_BENCH_BIN'), [scenario, ...flags, ...common], { stdio: ['ignore', 'pipe', 'pipe'] });
   let output = '';
   for (const stream of [bench.stdout, bench.stderr]) stream.setEncoding('utf8').on('data', (text) => { output += text; });
-  const [code] = await within(once(bench, 'exit'), `ringway-bench ${flags[0]}`, 120_000);
-  return { code, output };
+  const [code] = await within(once(bench, 'exit'), `ringway-bench ${scenario}`, 120_000);
+  assert.ok(VERIFIED.includes(code), `exit ${code}\n${output}`);
+  const report = JSON.parse(await readFile(json, 'utf8'));
+  assert.equal(report.verified, true);
+  return Object.fromEntries(report.figures.map(({ key, value }) => [key, value]));
 }
 
-for (const encoding of ['json', 'protobuf']) {
-  for (const [what, flags] of [
-    ['closed loop', ['--in-flight', '4']],
-    ['open loop', ['--rate', '200']],
-  ]) {
-    test(`fan-out, ${encoding}, ${what}`, async () => {
-      const { code, output } = await bench(
-        'fanout', '--target', gateway.url, '--pid', String(gateway.process.pid), '--encoding', encoding,
-        '--channels', '4', '--members', '200', '--seconds', '1', '--warm-up', '0.5', '--plain-priority', '--cores', '0', ...flags,
-      );
-      assert.ok(VERIFIED.includes(code), `exit ${code}\n${output}`);
+const rooms = (...flags) => [
+  '--target', gateway.url, '--pid', String(gateway.process.pid), '--channel-prefix', `bench${runs}-`, ...flags,
+];
+const short = ['--seconds', '1', '--warm-up', '0.3'];
+
+for (const protocol of ['json', 'protobuf']) {
+  const speak = (...flags) => rooms('--protocol', protocol, ...flags);
+
+  for (const load of [['--in-flight', '4'], ['--rate', '200']]) {
+    test(`fan-out, ${protocol}, ${load[0]}`, async () => {
+      const figures = await bench('fanout', ...speak('--channels', '4', '--members', '200', ...load, ...short));
+      assert.ok(figures.deliveries_per_second > 0);
+    });
+  }
+
+  test(`hot room, ${protocol}`, async () => {
+    const figures = await bench('hot-room', ...speak('--members', '500', '--rate', '20', ...short));
+    assert.ok(figures.rate_held > 0);
+  });
+
+  for (const drop of ['reset', 'close']) {
+    test(`storm by ${drop}, ${protocol}`, async () => {
+      const figures = await bench('storm', ...speak('--members', '300', '--channels', '3', '--rounds', '2', '--drop', drop));
+      assert.ok(figures.all_back > 0);
+    });
+  }
+
+  test(`storm with recovery, ${protocol}`, async () => {
+    const figures = await bench('storm', ...speak('--members', '200', '--rounds', '2', '--recover', '10', '--jitter', '100'));
+    assert.deepEqual([figures.recovered, figures.unrecovered], [4000, 0]);
+  });
+
+  test(`recovery from several offsets, ${protocol}`, async () => {
+    const figures = await bench('recover', ...speak('--members', '200', '--channels', '2', '--missed', '40', '--offsets', '4'));
+    // Fifty members each miss 40, 30, 20 and 10.
+    assert.deepEqual([figures.recovered, figures.unrecovered], [5000, 0]);
+  });
+
+  for (const kind of [[], ['--reconnect']]) {
+    test(`churn, ${protocol} ${kind}`, async () => {
+      const flags = speak('--members', '100', '--comers', '100', '--joins', '100', ...kind, ...short);
+      assert.ok((await bench('churn', ...flags)).joins_per_second > 0);
+    });
+  }
+
+  for (const reads of ['0', '2000']) {
+    test(`slow members that read ${reads} B/s, ${protocol}`, async () => {
+      const figures = await bench('slow', ...speak('--members', '100', '--reads', reads, ...short));
+      assert.equal(figures.healthy_lost, 0);
     });
   }
 }
 
+test('a mix', async () => {
+  const definition = join(directory, 'mix.toml');
+  await writeFile(definition, `
+[[group]]
+name = "room"
+connections = 200
+rate = 50
+
+[[group]]
+name = "small"
+connections = 100
+channels = 10
+rate = 100
+reconnects = 20
+
+[[group]]
+name = "slow"
+connections = 10
+rate = 20
+reads = 1000
+`);
+  const figures = await bench('mixed', ...rooms('--definition', definition, ...short));
+  assert.ok(figures.p99_of_room > 0 && figures.reconnects > 0);
+});
+
+for (const load of [[], ['--in-flight', '4', '--binary'], ['--rate', '500']]) {
+  test(`echo ${load.join(' ')}`, async () => {
+    const target = gateway.url.replace('/connection/websocket', '/echo');
+    const figures = await bench('echo', '--target', target, '--connections', '100', ...load, ...short);
+    assert.ok(figures.echoes_per_second > 0);
+  });
+}
+
 test('idle connections', async () => {
-  const { code, output } = await bench(
-    'idle', '--target', gateway.url, '--pid', String(gateway.process.pid), '--connections', '500', '--seconds', '2', '--plain-priority', '--cores', '0',
-  );
-  assert.ok(VERIFIED.includes(code), `exit ${code}\n${output}`);
+  await bench('idle', ...rooms('--connections', '500', '--channels', '50', '--seconds', '2'));
+});
+
+test('bare loops', async () => {
+  const figures = await bench('limit', '--members', '100', '--in-flight', '4', '--runs', '1', '--run-ms', '50');
+  assert.ok(figures.uring_ns > 0 && figures.upgrade_us > 0);
 });

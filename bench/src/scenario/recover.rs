@@ -1,0 +1,211 @@
+//! **What does catching up cost, against having been there?**
+//!
+//! N members leave one after another while M publications go into each channel, so that they miss from a few up to M: they
+//! come back from several offsets, all at once, and the server owes each what it missed, in order and once. Told is the
+//! server's CPU time a recovered delivery, less what a comeback costs that missed nothing, against that of a delivery of
+//! the same bytes to a member that was there. The server's history must hold M.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::measure::cpu;
+use crate::measure::histogram::Times;
+use crate::measure::series::Phase;
+use crate::report::Report;
+use crate::scenario::Server;
+use crate::scenario::traffic::{Event, Group, Load, Publishers, SETTLE, Standing, Traffic};
+
+const PATIENCE: Duration = Duration::from_secs(120);
+
+/// What to measure.
+pub struct Plan<'a> {
+    pub server: &'a Server,
+    pub members: usize,
+    /// The most publications of its channel that a member misses.
+    pub missed: usize,
+    /// From so many offsets.
+    pub offsets: usize,
+    pub size: usize,
+    /// Members on their way back at a time.
+    pub at_once: usize,
+    pub cores: &'a [usize],
+}
+
+/// Runs it and fills the report.
+pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
+    cpu::pin(plan.cores)?;
+    let server = plan.server;
+    let group = Group {
+        members: plan.members,
+        channels: server.channels,
+        size: plan.size,
+        load: Load::Silent,
+    };
+    let mut traffic = Traffic::open(server, &[group], Publishers::Apart(1))?;
+    traffic.room.events = Some(Vec::new());
+    traffic.room.offsets = Some(vec![0; plan.members]);
+    // Having been there.
+    traffic.rest(SETTLE)?;
+    traffic.enter(Phase::Measure);
+    let (before, began) = (traffic.mark()?, traffic.room.deliveries);
+    for _ in 0..plan.missed {
+        publish_and_wait(&mut traffic)?;
+    }
+    traffic.drain()?;
+    let fan_out = traffic.mark()?.server_ns.saturating_sub(before.server_ns) as f64
+        / (traffic.room.deliveries - began).max(1) as f64;
+    // A comeback that missed nothing.
+    away(&mut traffic, 0..plan.members)?;
+    let mut plain_times = Times::new();
+    let plain = come_back(plan, &mut traffic, &mut plain_times)?;
+    // Catching up from several offsets.
+    let steps = plan.offsets.min(plan.missed);
+    for step in 0..steps {
+        let share = |step: usize| plan.members * step / steps;
+        away(&mut traffic, share(step)..share(step + 1))?;
+        for _ in plan.missed * step / steps..plan.missed * (step + 1) / steps {
+            publish_and_wait(&mut traffic)?;
+        }
+    }
+    let mut times = Times::new();
+    let catching_up = come_back(plan, &mut traffic, &mut times)?;
+    let (recovered, unrecovered) = (traffic.room.recovered, traffic.room.unrecovered);
+    // Everybody is really back.
+    publish_and_wait(&mut traffic)?;
+    traffic.drain()?;
+    let (faults, checked, series) = traffic.conclude();
+    report.verdict(faults);
+    report.record(series);
+    report.remarks.push(format!(
+        "{} members in {} channels missed up to {} publications of {} B from {steps} offsets, {}; {checked} deliveries checked; latency is that of a comeback, connect to joined; in the series it is that of deliveries",
+        plan.members,
+        server.channels,
+        plan.missed,
+        plan.size,
+        server.manners.protocol.name()
+    ));
+    report.figure(
+        "recovered",
+        recovered as f64,
+        "",
+        "deliveries that had been missed",
+    );
+    report.figure(
+        "unrecovered",
+        unrecovered as f64,
+        "",
+        "members told that not all is there",
+    );
+    report.figure("plain_back", plain.seconds, "s", "all back, nothing missed");
+    report.figure("all_back", catching_up.seconds, "s", "all back, caught up");
+    let per_second = recovered as f64 / catching_up.seconds;
+    report.figure("recovered_per_second", per_second, "/s", "");
+    if !server.pids.is_empty() {
+        let n = plan.members as f64;
+        report.figure(
+            "server_ns_per_delivery",
+            fan_out,
+            "ns",
+            "CPU, of a member that was there",
+        );
+        let note = "CPU of a comeback, nothing missed";
+        report.figure(
+            "server_us_per_connection",
+            plain.server_ns / n / 1e3,
+            "µs",
+            note,
+        );
+        let extra = (catching_up.server_ns - plain.server_ns) / (recovered.max(1)) as f64;
+        let note = "CPU, what a plain comeback costs taken off";
+        report.figure("server_ns_per_recovered", extra, "ns", note);
+        report.figure(
+            "ratio_to_fan_out",
+            extra / fan_out,
+            "×",
+            "recovered over delivered",
+        );
+    }
+    report.latency(&times);
+    if unrecovered > 0 {
+        report
+            .invalid
+            .push("the server's history did not hold what was missed".to_owned());
+    }
+    Ok(())
+}
+
+fn publish_and_wait(traffic: &mut Traffic<'_>) -> io::Result<()> {
+    traffic.publish_everywhere()?;
+    let published = traffic.published();
+    traffic.turn_while(PATIENCE, "publishing", |traffic| {
+        Ok(traffic.room.answered < published)
+    })
+}
+
+/// They are reset with nothing outstanding, and will be back.
+fn away(traffic: &mut Traffic<'_>, members: std::ops::Range<usize>) -> io::Result<()> {
+    traffic.turn_while(PATIENCE, "delivering", |traffic| {
+        Ok(members.clone().any(|index| traffic.room.is_owed(index)))
+    })?;
+    for index in members {
+        traffic.room.members[index].standing = Standing::Away;
+        traffic.fleet.reset(index)?;
+    }
+    traffic.fleet.flush()
+}
+
+struct Comeback {
+    seconds: f64,
+    server_ns: f64,
+}
+
+/// Everybody comes back.
+fn come_back(
+    plan: &Plan<'_>,
+    traffic: &mut Traffic<'_>,
+    times: &mut Times,
+) -> io::Result<Comeback> {
+    if let Some(events) = &mut traffic.room.events {
+        events.clear();
+    }
+    traffic.enter(Phase::Measure);
+    let (began, before) = (Instant::now(), traffic.mark()?);
+    let mut started = Vec::with_capacity(plan.members);
+    let mut back = 0;
+    traffic.turn_while(PATIENCE, "coming back", |traffic| {
+        for (index, event) in traffic
+            .room
+            .events
+            .replace(Vec::new())
+            .into_iter()
+            .flatten()
+        {
+            match event {
+                Event::Joined => {
+                    back += 1;
+                    let started: Instant = started[index];
+                    times.record(started.elapsed().as_nanos() as u64);
+                }
+                Event::Closed(words) => {
+                    return Err(io::Error::other(format!(
+                        "connection {index} could not come back: {words}"
+                    )));
+                }
+                Event::Done(_) => {}
+            }
+        }
+        while traffic.fleet.opening() < plan.at_once && started.len() < plan.members {
+            let index = started.len();
+            started.push(Instant::now());
+            let since = traffic.room.position(index);
+            traffic.fleet.dial(index, since)?;
+        }
+        Ok(back < plan.members)
+    })?;
+    traffic.drain()?;
+    let after = traffic.mark()?;
+    Ok(Comeback {
+        seconds: began.elapsed().as_secs_f64(),
+        server_ns: after.server_ns.saturating_sub(before.server_ns) as f64,
+    })
+}

@@ -1,0 +1,143 @@
+//! **Do members that read slowly hurt those that do not?**
+//!
+//! N members get publications by timetable. After a window in which all read, k % of them read so many bytes a second, or
+//! nothing at all, and the same window runs again: told are loss, order and latency of the healthy ones with and without,
+//! the server's memory, and how many slow ones it cut. Nothing is owed to a slow one, but what it reads must be in order
+//! and come once.
+//!
+//! Small receive buffers and segments show a server sooner that somebody does not read: loopback hides megabytes a socket.
+
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::client::fleet::Stage;
+use crate::measure::cpu;
+use crate::measure::memory::Memory;
+use crate::report::Report;
+use crate::scenario::Server;
+use crate::scenario::traffic::{Group, Load, Phases, Publishers, Traffic};
+
+/// How often a slow member reads.
+const TICK: Duration = Duration::from_millis(100);
+/// How long the slow ones are read at the end, to see which have been cut.
+const LAST_LOOK: Duration = Duration::from_secs(1);
+
+/// What to measure.
+pub struct Plan<'a> {
+    pub server: &'a Server,
+    pub members: usize,
+    pub publishers: usize,
+    /// Members that read slowly.
+    pub slow: usize,
+    /// Bytes a second each of them reads.
+    pub reads: u32,
+    pub size: usize,
+    pub rate: f64,
+    pub phases: Phases,
+    pub cores: &'a [usize],
+}
+
+/// Runs it and fills the report.
+pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
+    cpu::pin(plan.cores)?;
+    let server = plan.server;
+    let group = Group {
+        members: plan.members,
+        channels: server.channels,
+        size: plan.size,
+        load: Load::Open { rate: plan.rate },
+    };
+    let mut traffic = Traffic::open(server, &[group], Publishers::Apart(plan.publishers))?;
+    let without = traffic.measure(plan.phases, |_| Ok(false))?;
+    traffic.drain()?;
+    let memory = Memory::read(&server.pids)?;
+    // The last ones: each channel has some.
+    let slow: Vec<usize> = (plan.members - plan.slow..plan.members).collect();
+    let mut readers = Readers::new(slow.clone(), plan.reads);
+    readers.slow_down(&mut traffic)?;
+    let with = traffic.measure(plan.phases, |traffic| readers.turn(traffic))?;
+    let after = Memory::read(&server.pids)?;
+    traffic.drain()?;
+    for &index in &slow {
+        traffic.fleet.resume_reading(index)?;
+    }
+    let last_look = Instant::now();
+    traffic.turn_while(2 * LAST_LOOK, "a last look", |_| {
+        Ok(last_look.elapsed() < LAST_LOOK)
+    })?;
+    let cut = slow
+        .iter()
+        .filter(|&&index| traffic.fleet.stage(index) == Stage::Closed)
+        .count();
+    let measured = traffic.settle(with);
+    let words = format!(
+        "{} members in {} channels, {} publications/s of {} B by timetable; {} of them read {} B/s",
+        plan.members, server.channels, plan.rate, plan.size, plan.slow, plan.reads
+    );
+    measured.tell_verdict(server, &words, report);
+    without.judge(true, report);
+    measured.window.tell(server, true, report);
+    let ms = |ns: u64| ns as f64 / 1e6;
+    let (quiet, loud) = measured.without_and_with();
+    report.figure("healthy_p99_without", ms(quiet.p99_ns), "ms", "all read");
+    report.figure("healthy_p99_with", ms(loud.p99_ns), "ms", "some do not");
+    report.figure("healthy_lost", measured.lost() as f64, "", "deliveries");
+    report.figure("slow_cut", cut as f64, "", "slow members the server cut");
+    if !server.pids.is_empty() {
+        let each = (after.pss as f64 - memory.pss as f64) / plan.slow.max(1) as f64;
+        let note = "growth of the server's PSS a slow member";
+        report.figure("server_pss_per_slow", each, "B", note);
+    }
+    let pages = (after.tcp_pages as f64 - memory.tcp_pages as f64) * 4096.0;
+    let note = "growth of TCP's memory a slow member, both ends";
+    report.figure(
+        "tcp_memory_per_slow",
+        pages / plan.slow.max(1) as f64,
+        "B",
+        note,
+    );
+    Ok(())
+}
+
+/// Members that read little.
+pub(super) struct Readers {
+    members: Vec<usize>,
+    bytes_a_tick: u32,
+    next: Instant,
+}
+
+impl Readers {
+    pub(super) fn new(members: Vec<usize>, bytes_a_second: u32) -> Self {
+        let ticks = 1.0 / TICK.as_secs_f64();
+        Self {
+            members,
+            bytes_a_tick: (f64::from(bytes_a_second) / ticks).ceil() as u32,
+            next: Instant::now(),
+        }
+    }
+
+    /// From now on they read no more than that.
+    pub(super) fn slow_down(&self, traffic: &mut Traffic<'_>) -> io::Result<()> {
+        for &index in &self.members {
+            traffic
+                .room
+                .expect_leftovers(index, &mut traffic.fleet.faults);
+            traffic.fleet.make_expendable(index);
+            traffic.fleet.stop_reading(index)?;
+        }
+        traffic.fleet.flush()
+    }
+
+    /// Reads what is due.
+    pub(super) fn turn(&mut self, traffic: &mut Traffic<'_>) -> io::Result<bool> {
+        if self.bytes_a_tick == 0 || Instant::now() < self.next {
+            return Ok(false);
+        }
+        self.next = Instant::now() + TICK;
+        for &index in &self.members {
+            traffic.fleet.read_some(index, self.bytes_a_tick)?;
+        }
+        traffic.fleet.flush()?;
+        Ok(true)
+    }
+}

@@ -1,0 +1,223 @@
+//! **How soon is everybody back, and what does that cost?**
+//!
+//! N members are dropped at once, by reset or with a Close frame, and come back by all four steps: TCP connect, upgrade,
+//! `connect`, `subscribe`. At most so many are on their way at a time; with jitter each waits a random part of it first.
+//! One that is refused or cut tries again 100 ms later, and is counted.
+//!
+//! Proof that they are back: a publication into each channel then reaches every member once. With recovery the rooms get
+//! publications while everybody is away, and each member must get those too, in order, before anything newer.
+
+use std::collections::VecDeque;
+use std::io;
+use std::time::{Duration, Instant};
+
+use crate::client::fleet::Stage;
+use crate::measure::cpu;
+use crate::measure::histogram::{Spread, Times};
+use crate::measure::series::Phase;
+use crate::report::Report;
+use crate::scenario::limit::upgrade;
+use crate::scenario::traffic::{Event, Group, Load, Publishers, Standing, Traffic};
+use crate::scenario::{Random, Server};
+
+/// How long everybody may take to be gone, or back.
+const PATIENCE: Duration = Duration::from_secs(120);
+/// How soon one that was refused tries again.
+const AGAIN: Duration = Duration::from_millis(100);
+const SIZE: usize = 100;
+
+/// What to measure.
+pub struct Plan<'a> {
+    pub server: &'a Server,
+    pub members: usize,
+    /// Storms, one after another.
+    pub rounds: usize,
+    /// A Close frame first, in place of a reset.
+    pub close: bool,
+    pub jitter: Duration,
+    /// Members on their way back at a time.
+    pub at_once: usize,
+    /// Publications into each channel that everybody misses and recovers.
+    pub missed: usize,
+    /// Measure the bare accept-and-upgrade loop too.
+    pub limit: Option<upgrade::Plan>,
+    pub cores: &'a [usize],
+}
+
+/// One storm.
+struct Round {
+    seconds: f64,
+    server_ns: f64,
+    retries: u64,
+}
+
+/// Runs it and fills the report.
+pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
+    let bare = plan.limit.as_ref().map(upgrade::measure).transpose()?;
+    cpu::pin(plan.cores)?;
+    let server = plan.server;
+    let group = Group {
+        members: plan.members,
+        channels: server.channels,
+        size: SIZE,
+        load: Load::Silent,
+    };
+    let mut traffic = Traffic::open(server, &[group], Publishers::Apart(1))?;
+    traffic.room.events = Some(Vec::new());
+    traffic.room.offsets = Some(vec![0; plan.members]);
+    // The first publication gives every member a position of its own.
+    traffic.publish_everywhere()?;
+    traffic.drain()?;
+    let (mut handshakes, mut rounds) = (Times::new(), Vec::new());
+    let mut random = Random::new();
+    for _ in 0..plan.rounds {
+        rounds.push(weather(plan, &mut traffic, &mut handshakes, &mut random)?);
+    }
+    let (recovered, unrecovered) = (traffic.room.recovered, traffic.room.unrecovered);
+    let (faults, checked, series) = traffic.conclude();
+    report.verdict(faults);
+    report.record(series);
+    report.remarks.push(format!(
+        "{} members in {} channels dropped by {}, {} on their way at a time, jitter {} ms, {}; {checked} deliveries checked",
+        plan.members,
+        server.channels,
+        if plan.close { "Close frame" } else { "reset" },
+        plan.at_once,
+        plan.jitter.as_millis(),
+        server.manners.protocol.name(),
+    ));
+    let spread = |of: fn(&Round) -> f64| Spread::of(&rounds.iter().map(of).collect::<Vec<_>>());
+    let n = plan.members as f64;
+    let seconds = spread(|round| round.seconds);
+    report.spread(
+        "all_back",
+        &seconds,
+        "s",
+        "from the drop until the last has joined, and caught up",
+    );
+    report.figure("connects_per_second", n / seconds.median, "/s", "");
+    let retries: u64 = rounds.iter().map(|round| round.retries).sum();
+    report.figure("retries", retries as f64, "", "refused or cut, tried again");
+    if !server.pids.is_empty() {
+        let each = Spread::of(
+            &rounds
+                .iter()
+                .map(|round| round.server_ns / n / 1e3)
+                .collect::<Vec<_>>(),
+        );
+        let note = "CPU of the server a connection: end, accept, upgrade, join";
+        report.spread("server_us_per_connection", &each, "µs", note);
+        if let Some(bare) = &bare {
+            report.spread(
+                "bare_us_per_connection",
+                bare,
+                "µs",
+                "accept, read, answer, close",
+            );
+            let ratio = each.median / bare.median;
+            report.figure("ratio_to_bare", ratio, "×", "server over the bare loop");
+        }
+    }
+    if plan.missed > 0 {
+        let note = "deliveries that had been missed";
+        report.figure("recovered", recovered as f64, "", note);
+        report.figure(
+            "unrecovered",
+            unrecovered as f64,
+            "",
+            "members told that not all is there",
+        );
+    }
+    report.latency(&handshakes);
+    report.remarks.push(
+        "latency is that of a comeback, connect to joined; in the series it is that of deliveries"
+            .to_owned(),
+    );
+    Ok(())
+}
+
+/// One storm: drop, miss, come back, prove it.
+fn weather(
+    plan: &Plan<'_>,
+    traffic: &mut Traffic<'_>,
+    handshakes: &mut Times,
+    random: &mut Random,
+) -> io::Result<Round> {
+    traffic.enter(Phase::Measure);
+    let (began, before) = (Instant::now(), traffic.mark()?);
+    for index in 0..plan.members {
+        traffic.fleet.make_expendable(index);
+        if plan.missed > 0 {
+            traffic.room.members[index].standing = Standing::Away;
+        } else {
+            traffic.room.leave(index, &mut traffic.fleet.faults);
+        }
+        match plan.close {
+            true => traffic.fleet.close(index)?,
+            false => traffic.fleet.reset(index)?,
+        }
+    }
+    let members = plan.members;
+    traffic.turn_while(PATIENCE, "closing", |traffic| {
+        Ok((0..members).any(|index| traffic.fleet.stage(index) != Stage::Closed))
+    })?;
+    for _ in 0..plan.missed {
+        traffic.publish_everywhere()?;
+        // Each is stored before the next is sent.
+        let published = traffic.published();
+        traffic.turn_while(PATIENCE, "publishing", |traffic| {
+            Ok(traffic.room.answered < published)
+        })?;
+    }
+    if let Some(events) = &mut traffic.room.events {
+        events.clear();
+    }
+    let mut due: Vec<(Instant, usize)> = (0..plan.members)
+        .map(|index| (began + plan.jitter.mul_f64(random.unit()), index))
+        .collect();
+    due.sort();
+    let mut due = VecDeque::from(due);
+    let mut started = vec![began; plan.members];
+    let (mut back, mut retries) = (0, 0);
+    traffic.turn_while(PATIENCE + plan.jitter, "coming back", |traffic| {
+        for (index, event) in traffic.room.events.take().into_iter().flatten() {
+            match event {
+                Event::Joined => {
+                    back += 1;
+                    handshakes.record(started[index].elapsed().as_nanos() as u64);
+                }
+                Event::Closed(_) => {
+                    retries += 1;
+                    due.push_back((Instant::now() + AGAIN, index));
+                }
+                Event::Done(_) => {}
+            }
+        }
+        traffic.room.events = Some(Vec::new());
+        let now = Instant::now();
+        while traffic.fleet.opening() < plan.at_once
+            && due.front().is_some_and(|(when, _)| *when <= now)
+        {
+            let Some((_, index)) = due.pop_front() else {
+                break;
+            };
+            let since = match plan.missed {
+                0 => None,
+                _ => traffic.room.position(index),
+            };
+            started[index] = Instant::now();
+            traffic.fleet.dial(index, since)?;
+        }
+        Ok(back < members)
+    })?;
+    // And have what they missed.
+    traffic.drain()?;
+    let (seconds, after) = (began.elapsed().as_secs_f64(), traffic.mark()?);
+    traffic.publish_everywhere()?;
+    traffic.drain()?;
+    Ok(Round {
+        seconds,
+        server_ns: after.server_ns.saturating_sub(before.server_ns) as f64,
+        retries,
+    })
+}
