@@ -44,6 +44,8 @@ pub struct ShardStats {
     pub blocked: u64,
     /// Accepted since start.
     pub opened: u64,
+    /// Upgraded since start.
+    pub upgraded: u64,
     /// Closed since start, by close code (0: without one).
     pub closed: Vec<(u16, u64)>,
     /// Handshakes refused, by HTTP status.

@@ -171,6 +171,7 @@ impl Core {
         self.say(token.slot, |out, _| {
             write_switching(out, request.key, subprotocol.filter(|_| !is_echo))
         });
+        self.stats.upgraded += 1;
         let Some(conn) = self.conn(token) else { return };
         conn.encoding = encoding;
         conn.flags.set(Flags::FRAME_PINGS, frame_pings);

@@ -92,7 +92,7 @@ const PER_SHARD: &[PerShard] = &[
     ),
     counter(
         "ringway_connections_opened_total",
-        "Client connections opened.",
+        "Client connections accepted.",
         |s| s.opened,
     ),
     gauge(
@@ -259,14 +259,14 @@ fn render(
         "code",
         closed,
     );
-    let opened = live.iter().map(|(_, s)| (101, s.opened));
+    let upgraded = live.iter().map(|(_, s)| (101, s.upgraded));
     let refused = live.iter().flat_map(|(_, s)| s.refused.iter().copied());
     by_label(
         &mut page,
         "ringway_handshakes_total",
         "Handshakes, by HTTP status.",
         "result",
-        opened.chain(refused),
+        upgraded.chain(refused),
     );
     let errors = live
         .iter()
@@ -404,7 +404,8 @@ mod tests {
     fn stats(n: u64) -> Option<Box<ShardStats>> {
         let mut stats = ShardStats {
             connections: n,
-            opened: 10 * n,
+            opened: 11 * n,
+            upgraded: 10 * n,
             ..ShardStats::default()
         };
         stats.closed = vec![(3001, n), (1000, 1)];
