@@ -34,8 +34,9 @@ pub struct SubExtra {
     pub chan_info: Box<[u8]>,
     /// Unix seconds when the subscription expires; 0: never.
     pub expire_at: u64,
-    /// A timer looks after that.
-    pub is_timed: bool,
+    /// When the timer that looks after that comes, in milliseconds of the shard's clock; 0: there is none. Only that one
+    /// counts: whoever subscribes again and again must not leave a timer behind each time.
+    pub due: u64,
 }
 
 impl SubExtras {
@@ -49,9 +50,10 @@ impl SubExtras {
         self.0.as_mut()?.iter_mut().find(|e| e.view == view)
     }
 
-    /// Keeps `chan_info` and `expire_at` for a view; nothing when both are empty.
+    /// Keeps `chan_info` and `expire_at` for a view; when both are empty, nothing but the timer that is to come.
     pub fn set(&mut self, view: u32, chan_info: Box<[u8]>, expire_at: u64) {
-        if chan_info.is_empty() && expire_at == 0 {
+        let is_timed = self.get(view).is_some_and(|e| e.due > 0);
+        if chan_info.is_empty() && expire_at == 0 && !is_timed {
             if let Some(extras) = &mut self.0 {
                 extras.retain(|e| e.view != view);
                 if extras.is_empty() {
@@ -66,7 +68,7 @@ impl SubExtras {
                 view,
                 chan_info,
                 expire_at,
-                is_timed: false,
+                due: 0,
             });
         }
     }
@@ -77,5 +79,30 @@ impl Identity {
     pub fn chan_info(&self, view: Option<u32>) -> &[u8] {
         view.and_then(|view| self.extras.get(view))
             .map_or(&[], |e| &e.chan_info)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn who_subscribes_again_and_again_keeps_one_timer() {
+        let mut extras = SubExtras::default();
+        extras.set(3, Box::default(), 1000);
+        extras.get_mut(3).unwrap().due = 61_000;
+        for _ in 0..100 {
+            extras.set(3, Box::default(), 0);
+            assert_eq!(
+                extras.get(3).map(|e| (e.expire_at, e.due)),
+                Some((0, 61_000))
+            );
+            extras.set(3, b"info"[..].into(), 1000);
+            assert_eq!(extras.get(3).unwrap().due, 61_000);
+        }
+        // When it has come there is nothing to keep.
+        extras.get_mut(3).unwrap().due = 0;
+        extras.set(3, Box::default(), 0);
+        assert!(extras.get(3).is_none());
     }
 }

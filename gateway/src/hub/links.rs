@@ -102,7 +102,7 @@ impl Links {
     /// Whether a command that needs this peer should be refused for now.
     pub fn is_congested(&self, peer: ShardId) -> bool {
         self.way(peer)
-            .is_some_and(|way| way.outbox.backlog_bytes() > self.bounds.intake_bytes)
+            .is_some_and(|way| way.is_late || way.outbox.backlog_bytes() > self.bounds.intake_bytes)
     }
 
     /// Whether a peer is so far behind that whatever can be had again later is not staged for it.

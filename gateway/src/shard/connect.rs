@@ -158,6 +158,8 @@ impl Core {
         });
         if let Some(conn) = self.conn(token) {
             conn.phase = Phase::Failed;
+            // It may stay so for as long as one that says nothing.
+            self.timers.upgraded(self.now.millis, token);
         }
         false
     }

@@ -252,6 +252,9 @@ impl Core {
                     self.count_error(*error);
                 }
                 let is_too_much = self.has_too_much(reply.token, frame.len as usize);
+                if is_too_much {
+                    self.count_error(ReplyError::TOO_MANY_REQUESTS.code);
+                }
                 self.answered(*reply, |out, encoding, awaited| match awaited {
                     Awaited::Answer(id) if is_too_much => {
                         reply_error(out, encoding, id, ReplyError::TOO_MANY_REQUESTS, None);

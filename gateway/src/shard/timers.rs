@@ -5,7 +5,7 @@
 
 use super::Core;
 use super::receive::HANDSHAKE_MILLIS;
-use crate::connection::{Flags, Phase};
+use crate::connection::{Connection, Flags, Phase};
 use crate::heartbeat::Beat;
 use crate::ids::Token;
 use crate::protocol::centrifuge::{Encoding, ping_frame, push_unsubscribe};
@@ -105,13 +105,13 @@ impl Timers {
         fronts.map(|(millis, _)| *millis).chain(heap).min()
     }
 
-    fn due(&mut self, now_millis: u64) -> Option<(Token, Timer)> {
+    fn due(&mut self, now_millis: u64) -> Option<(u64, Token, Timer)> {
         for queue in &mut self.queues {
             if let Some(&(millis, token)) = queue.waiting.front()
                 && millis <= now_millis
             {
                 queue.pop();
-                return Some((token, queue.timer));
+                return Some((millis, token, queue.timer));
             }
         }
         let Reverse((millis, slot, generation, timer)) = *self.heap.peek()?;
@@ -123,7 +123,7 @@ impl Timers {
         if self.heap.capacity() > 1024 && self.heap.len() * 4 < self.heap.capacity() {
             self.heap.shrink_to(self.heap.len() * 2);
         }
-        Some((Token { slot, generation }, timer))
+        Some((millis, Token { slot, generation }, timer))
     }
 
     /// Forgets what `applies` no more, up to the first that does.
@@ -147,11 +147,13 @@ const TIMERS_A_TICK: u32 = 4096;
 /// `Closing` and stalled connections get this long, then a reset.
 pub(super) const CLOSING_MILLIS: u64 = 5000;
 
-/// Whether a connection in `phase` has not done yet what one of the deadlines that all have is about.
-fn is_late_for(timer: Timer, phase: Phase) -> bool {
-    match timer {
-        Timer::Handshake => phase == Phase::Handshake,
-        Timer::Stale => matches!(phase, Phase::Greeted | Phase::Failed),
+/// Whether a connection has not done yet what one of the deadlines that all have is about. Whose connect has come and waits
+/// for a home has done its part.
+fn is_late_for(timer: Timer, conn: &Connection) -> bool {
+    match (timer, conn.phase) {
+        (Timer::Handshake, phase) => phase == Phase::Handshake,
+        (Timer::Stale, Phase::Greeted) => conn.identity.is_none(),
+        (Timer::Stale, Phase::Failed) => true,
         _ => false,
     }
 }
@@ -161,20 +163,20 @@ impl Core {
         let conns = &self.conns;
         self.timers.forget(|token, timer| {
             let conn = conns.get(token.slot);
-            conn.is_some_and(|c| c.generation == token.generation && is_late_for(timer, c.phase))
+            conn.is_some_and(|c| c.generation == token.generation && is_late_for(timer, c))
         });
         for _ in 0..TIMERS_A_TICK {
-            let Some((token, timer)) = self.timers.due(self.now.millis) else {
+            let Some((at, token, timer)) = self.timers.due(self.now.millis) else {
                 break;
             };
-            self.due(token, timer);
+            self.due(at, token, timer);
         }
         self.beat();
         self.housekeep();
         self.run_drain();
     }
 
-    fn due(&mut self, token: Token, timer: Timer) {
+    fn due(&mut self, at: u64, token: Token, timer: Timer) {
         let seconds = self.now.unix_seconds();
         let now = self.now.millis;
         let grace = self.config.client.expired_close_delay.as_secs();
@@ -182,10 +184,10 @@ impl Core {
         let Some(conn) = self.conn(token) else { return };
         let is_open = matches!(conn.phase, Phase::Open | Phase::Greeted);
         match timer {
-            Timer::Handshake if is_late_for(timer, conn.phase) => {
+            Timer::Handshake if is_late_for(timer, conn) => {
                 self.refuse_upgrade(token, Refusal::TimedOut);
             }
-            Timer::Stale if is_late_for(timer, conn.phase) => self.close(token, Disconnect::STALE),
+            Timer::Stale if is_late_for(timer, conn) => self.close(token, Disconnect::STALE),
             Timer::Expiry if is_open => {
                 conn.flags.set(Flags::EXPIRY_TIMED, false);
                 let expire_at = conn.identity.as_ref().map_or(0, |i| i.expire_at);
@@ -196,7 +198,7 @@ impl Core {
                 }
             }
             Timer::SubscriptionExpiry(view) if is_open => {
-                self.subscription_expired(token, view, grace)
+                self.subscription_expired(at, token, view, grace)
             }
             Timer::Closing if conn.phase == Phase::Closing => self.abandon(token, CloseHow::Reset),
             Timer::Deaf if conn.phase == Phase::Closing => self.abandon(token, CloseHow::Orderly),
@@ -220,15 +222,21 @@ impl Core {
         }
     }
 
-    fn subscription_expired(&mut self, token: Token, view: u32, grace: u64) {
+    fn subscription_expired(&mut self, at: u64, token: Token, view: u32, grace: u64) {
         let seconds = self.now.unix_seconds();
         let identity = self.conn(token).and_then(|c| c.identity.as_mut());
-        let Some(extra) = identity.and_then(|i| i.extras.get_mut(view)) else {
+        let Some(identity) = identity else { return };
+        let Some(extra) = identity.extras.get_mut(view).filter(|e| e.due == at) else {
             return;
         };
-        extra.is_timed = false;
+        extra.due = 0;
         let expire_at = extra.expire_at;
-        if expire_at == 0 || seconds < expire_at.saturating_add(grace) {
+        if expire_at == 0 {
+            // It was refreshed to last, or is over: what was kept for the timer's sake goes.
+            let chan_info = std::mem::take(&mut extra.chan_info);
+            return identity.extras.set(view, chan_info, 0);
+        }
+        if seconds < expire_at.saturating_add(grace) {
             return self.arm_expiry(token, expire_at, Timer::SubscriptionExpiry(view));
         }
         let Some((_, server_side)) = self.main_sub(token, view) else {
@@ -278,7 +286,13 @@ impl Core {
             Timer::SubscriptionExpiry(view) => {
                 let identity = conn.identity.as_mut();
                 let extra = identity.and_then(|i| i.extras.get_mut(view));
-                extra.is_none_or(|e| std::mem::replace(&mut e.is_timed, true))
+                extra.is_none_or(|e| {
+                    let is_timed = e.due > 0 && e.due <= due;
+                    if !is_timed {
+                        e.due = due;
+                    }
+                    is_timed
+                })
             }
             _ => {
                 let is_timed = conn.flags.has(Flags::EXPIRY_TIMED);
