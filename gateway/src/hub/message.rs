@@ -51,10 +51,17 @@ pub enum Request {
         /// Newest first.
         reverse: bool,
     },
-    /// To every shard: the home drops the records, the others what they hold of them for recovery. → `Done`.
+    /// To the home: drop the records. → `HistoryRemoved`.
     HistoryRemove {
         /// The channel.
         channel: Arc<str>,
+    },
+    /// To every shard, after that: recover nothing up to `upto`, whatever is held or under way. → `Done`.
+    HistoryForget {
+        /// The channel.
+        channel: Arc<str>,
+        /// Its newest offset when the records were dropped.
+        upto: u64,
     },
     /// To the home. → `Presence`.
     Presence {
@@ -114,6 +121,11 @@ pub enum Response {
     Done {
         /// How many connections or subscriptions it touched.
         count: u64,
+    },
+    /// The records are dropped.
+    HistoryRemoved {
+        /// The channel's newest offset; 0: there were none.
+        top: u64,
     },
     /// The publication's position, in channels with history.
     Published {

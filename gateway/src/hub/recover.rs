@@ -169,15 +169,14 @@ impl Hub {
 
     /// A channel's history has been removed: whoever comes back with an older position gets nothing of it, although a
     /// backfill may still hold it (or be under way). Who reads one already has been told that it was recovered.
-    pub fn forget_history(&mut self, channel: &str, hash: u64) {
+    pub fn forget_history(&mut self, channel: &str, hash: u64, upto: u64) {
         let Some(view) = self.find(channel, hash) else {
             return;
         };
-        let top = self.views[view].top;
         let lanes: Vec<u32> = self.lanes_of(view).collect();
         for index in lanes {
             if let Some(extras) = &mut self.lanes[index].extras {
-                extras.floor = extras.floor.max(top);
+                extras.floor = extras.floor.max(upto);
             }
         }
     }

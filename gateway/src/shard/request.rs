@@ -36,11 +36,13 @@ impl Core {
                 self.homes
                     .history(channel, *limit, since, *reverse, self.now)
             }
-            Request::HistoryRemove { channel } => {
-                self.hub.forget_history(channel, self.keys.hash(channel));
-                Response::Done {
-                    count: self.homes.history_remove(channel),
-                }
+            Request::HistoryRemove { channel } => Response::HistoryRemoved {
+                top: self.homes.history_remove(channel),
+            },
+            Request::HistoryForget { channel, upto } => {
+                let hash = self.keys.hash(channel);
+                self.hub.forget_history(channel, hash, *upto);
+                Response::Done { count: 0 }
             }
             Request::Presence { channel } => Response::Presence {
                 clients: self.homes.presence(channel),

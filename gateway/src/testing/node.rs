@@ -159,6 +159,7 @@ impl Server for SimNode {
         let home = match &request {
             Request::Publish { channel, .. }
             | Request::History { channel, .. }
+            | Request::HistoryRemove { channel }
             | Request::Presence { channel }
             | Request::PresenceStats { channel } => Some(self.keys.home_of(channel)),
             Request::UserStatus { user } => Some(self.keys.home_of(user)),

@@ -57,8 +57,9 @@ enum Waiting {
     Presence(Arc<str>),
     PresenceStats(Arc<str>),
     Channels,
+    Removal(Arc<str>),
     /// The channel, and how many shards have not answered.
-    Removal(Arc<str>, usize),
+    Forgetting(Arc<str>, usize),
     Other,
 }
 
@@ -239,10 +240,7 @@ impl<S: Server> World<S> {
         match self.rng.below(1000) {
             0..15 => {
                 self.stage.oracle.removing_history(&channel);
-                let waiting = Waiting::Removal(
-                    channel.clone(),
-                    usize::from(self.stage.profile.config.shards),
-                );
+                let waiting = Waiting::Removal(channel.clone());
                 self.request(Request::HistoryRemove { channel }, waiting);
             }
             15..25 => {
@@ -365,11 +363,17 @@ impl<S: Server> World<S> {
                         *self.members.entry(channel).or_default() += members;
                     }
                 }
-                (Waiting::Removal(channel, 1), Response::Done { .. }) => {
+                (Waiting::Removal(channel), Response::HistoryRemoved { top: upto }) => {
+                    let shards = usize::from(self.stage.profile.config.shards);
+                    let waiting = Waiting::Forgetting(channel.clone(), shards);
+                    self.request(Request::HistoryForget { channel, upto }, waiting);
+                }
+                (Waiting::Forgetting(channel, 1), Response::Done { .. }) => {
                     self.stage.oracle.history_removed(&channel);
                 }
-                (Waiting::Removal(channel, left), Response::Done { .. }) => {
-                    self.waiting.insert(id, Waiting::Removal(channel, left - 1));
+                (Waiting::Forgetting(channel, left), Response::Done { .. }) => {
+                    self.waiting
+                        .insert(id, Waiting::Forgetting(channel, left - 1));
                 }
                 (Waiting::Other, Response::Done { .. }) => {}
                 (waiting, response) => {

@@ -4,7 +4,7 @@ use super::super::Control;
 use super::glob::Glob;
 use super::record;
 use super::users::tell_all;
-use super::{Failure, Outcome, or_default, push_json, to_json, unexpected};
+use super::{Failure, Outcome, empty, or_default, push_json, to_json, unexpected};
 use crate::config::ChannelOptions;
 use crate::hub::message::{Request, Response};
 use crate::protocol::codes::ReplyError;
@@ -130,7 +130,17 @@ pub(super) async fn history(control: &Control, params: HistoryParams) -> Outcome
 
 pub(super) async fn history_remove(control: &Control, params: ChannelParams) -> Outcome {
     let channel = channel_with(control, &params.channel, ChannelOptions::has_history)?;
-    tell_all(control, &Request::HistoryRemove { channel }).await
+    let removal = Request::HistoryRemove {
+        channel: channel.clone(),
+    };
+    match ask_home(control, &channel, removal).await {
+        Response::HistoryRemoved { top: 0 } => empty(),
+        // What shards hold of it for recovery, and what is on its way to them, ends at what the home had.
+        Response::HistoryRemoved { top: upto } => {
+            tell_all(control, &Request::HistoryForget { channel, upto }).await
+        }
+        answer => Err(unexpected(answer)),
+    }
 }
 
 #[derive(Deserialize, Default)]

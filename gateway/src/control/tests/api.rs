@@ -85,10 +85,11 @@ pub(super) fn everything(shard: ShardId, request: &Request) -> Option<Response> 
             connections: 2,
             last_seen: None,
         },
-        Request::HistoryRemove { .. }
+        Request::HistoryRemove { .. } => Response::HistoryRemoved { top: 7 },
+        Request::HistoryForget { upto: 7, .. }
         | Request::Unsubscribe { .. }
         | Request::Disconnect { .. } => Response::Done { count: 1 },
-        Request::Drain { .. } | Request::Stop => return None,
+        Request::HistoryForget { .. } | Request::Drain { .. } | Request::Stop => return None,
     })
 }
 

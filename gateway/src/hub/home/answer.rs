@@ -256,7 +256,7 @@ impl Homes {
         }
     }
 
-    /// Drops all records of a channel; its position stays.
+    /// Drops all records of a channel; its position stays, and is given back (0: there were none).
     pub fn history_remove(&mut self, name: &str) -> u64 {
         let Some(index) = self.find(name, self.keys.hash(name)) else {
             return 0;
@@ -267,9 +267,9 @@ impl Homes {
         };
         home.floor = home.top;
         self.history_bytes -= history.bytes();
-        let count = history.len() as u64;
+        let top = home.top;
         self.free_if_unused(index);
-        count
+        top
     }
 
     /// Who is in a channel.
