@@ -126,13 +126,14 @@ impl Timers {
         Some((millis, Token { slot, generation }, timer))
     }
 
-    /// Forgets what `applies` no more, up to the first that does.
+    /// Forgets what `applies` no more, up to the first that does; a budget's worth: what is left waits for the next tick.
     fn forget(&mut self, mut applies: impl FnMut(Token, Timer) -> bool) {
         for queue in &mut self.queues {
-            while let Some(&(_, token)) = queue.waiting.front()
-                && !applies(token, queue.timer)
-            {
-                queue.pop();
+            for _ in 0..TIMERS_A_TICK {
+                match queue.waiting.front() {
+                    Some(&(_, token)) if !applies(token, queue.timer) => queue.pop(),
+                    _ => break,
+                }
             }
         }
     }
