@@ -258,4 +258,19 @@ mod tests {
         }
         assert!(!links.is_lost(ShardId(0)), "a shard never loses itself");
     }
+
+    #[test]
+    fn large_answers_of_one_tick_fill_a_peer_that_is_not_behind_and_this_shard_too() {
+        let (outbox, _inbox) = pair(1, Waker::none());
+        let ways = [None, Some(outbox), None].into_iter().collect();
+        let mut links = Links::new(ShardId(0), ways, Vec::new()).with_bounds(Bounds {
+            lost_bytes: 20,
+            ..Bounds::default()
+        });
+        for peer in [ShardId(0), ShardId(1)] {
+            assert!(!links.is_full(peer));
+            put(links.to(peer), &[0; 21]);
+            assert!(links.is_full(peer) && !links.is_lost(peer));
+        }
+    }
 }

@@ -368,3 +368,31 @@ impl Core {
         self.close(self.token(slot), Disconnect::NO_PONG);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn deadlines_that_all_have_come_in_time_or_are_forgotten_from_the_front() {
+        let token = |slot| Token {
+            slot,
+            generation: 1,
+        };
+        let mut timers = Timers::new(3000);
+        for slot in 0..4 {
+            timers.accepted(u64::from(slot), token(slot));
+        }
+        // 0 and 1 are upgraded, 3 too; 2, which is not, keeps what stands behind it.
+        timers.forget(|token, _| token.slot == 2);
+        assert_eq!(timers.next(), Some(HANDSHAKE_MILLIS + 2));
+        timers.upgraded(5, token(0));
+        assert_eq!(timers.next(), Some(3005));
+        assert_eq!(timers.due(3004), None);
+        assert_eq!(timers.due(3005), Some((3005, token(0), Timer::Stale)));
+        let at = HANDSHAKE_MILLIS + 2;
+        assert_eq!(timers.due(at), Some((at, token(2), Timer::Handshake)));
+        timers.forget(|_, _| false);
+        assert_eq!(timers.next(), None);
+    }
+}
