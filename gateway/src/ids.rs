@@ -55,14 +55,17 @@ impl ClientId {
 
     /// The text, without allocating.
     pub fn text(self) -> ClientIdText {
+        const DIGITS: &[u8; 16] = b"0123456789abcdef";
         let mut out = [b'-'; CLIENT_ID_LEN];
-        let mut nibble = 0;
-        for (at, byte) in out.iter_mut().enumerate() {
-            if matches!(at, 8 | 13 | 18 | 23) {
-                continue;
+        let mut at = 0;
+        // By the byte, not by the digit: each publication of a client carries its id.
+        for (i, byte) in self.0.to_be_bytes().into_iter().enumerate() {
+            if matches!(i, 4 | 6 | 8 | 10) {
+                at += 1;
             }
-            *byte = b"0123456789abcdef"[(self.0 >> (124 - 4 * nibble)) as usize & 0xf];
-            nibble += 1;
+            out[at] = DIGITS[usize::from(byte >> 4)];
+            out[at + 1] = DIGITS[usize::from(byte & 0xf)];
+            at += 2;
         }
         ClientIdText(out)
     }
@@ -111,6 +114,9 @@ mod tests {
         for bits in [0, u128::MAX, 0x0123_4567_89ab_cdef_0011_2233_4455_6677] {
             let id = ClientId::from_random(bits);
             let text = id.text();
+            let hex = format!("{:032x}", id.0);
+            let groups = [0..8, 8..12, 12..16, 16..20, 20..32].map(|group| &hex[group]);
+            assert_eq!(text.as_str(), groups.join("-"));
             assert_eq!(&text.as_str()[14..15], "4");
             assert!(matches!(&text.as_str()[19..20], "8" | "9" | "a" | "b"));
             assert_eq!(ClientId::parse(text.as_str()), Some(id));
