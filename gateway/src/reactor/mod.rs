@@ -26,14 +26,6 @@ pub struct Send<'a> {
     pub bytes: &'a [u8],
 }
 
-impl Send<'_> {
-    /// A filler for fixed arrays.
-    pub const EMPTY: Send<'static> = Send {
-        slot: u32::MAX,
-        bytes: &[],
-    };
-}
-
 /// What became of a send that the kernel did not take whole. Sends without a `Short` went out in full.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Short {

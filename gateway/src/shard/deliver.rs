@@ -18,6 +18,7 @@ use crate::ids::Token;
 use crate::log::Log;
 use crate::protocol::codes::Disconnect;
 use crate::reactor::{CloseHow, FLUSH_MAX, Reactor, Send};
+use smallvec::SmallVec;
 
 /// Bytes of one send.
 const SEND_MAX: usize = 64 * 1024;
@@ -303,8 +304,9 @@ impl Core {
             scratch,
             taken,
         } = &mut self.plan;
-        let mut sends = [Send::EMPTY; FLUSH_MAX];
-        for (send, part) in sends.iter_mut().zip(parts.iter()) {
+        // On the stack, and only as much of it as is sent: the bytes are borrowed, so it cannot be kept.
+        let mut sends = SmallVec::<[Send<'_>; FLUSH_MAX]>::new();
+        for part in parts.iter() {
             let bytes = match part.source {
                 Source::Scratch { start } => &scratch[start..start + part.len],
                 Source::Private => {
@@ -319,14 +321,14 @@ impl Core {
                         .range(range.start, range.end)
                 }
             };
-            *send = Send {
+            sends.push(Send {
                 slot: part.slot,
                 bytes,
-            };
+            });
         }
         self.short.clear();
         if !parts.is_empty() {
-            reactor.flush(&sends[..parts.len()], &mut self.short);
+            reactor.flush(&sends, &mut self.short);
         }
         taken.clear();
         taken.extend(parts.iter().map(|part| Ok(part.len)));
