@@ -311,5 +311,10 @@ fn a_wrong_command_line_is_64_and_a_missing_server_is_1() {
     assert_eq!(
         with(&["--target", "ws://127.0.0.1:1/", "--in-flight", "1"]),
         1
-    );
+    );    // Raw protocols know no recovery: nothing would ever answer.
+    let raw = ["--target", "ws://127.0.0.1:1/", "--protocol", "raw"];
+    for scenario in [&["storm", "--recover", "1"][..], &["recover"]] {
+        assert_eq!(code(&[scenario, &raw].concat()), 64, "{scenario:?}");
+    }
 }
+

@@ -1,4 +1,5 @@
-//! The scenarios with rooms, on the command line: echo, storm, churn, slow, recover, mixed.
+//! The scenarios with rooms, on the command line: echo, storm, churn, slow, recover, mixed; and what they, the fan-outs
+//! among them, have in common.
 
 use std::fs;
 use std::path::PathBuf;
@@ -10,7 +11,74 @@ use super::server::{PlaceArgs, ServerArgs};
 use super::{BareArgs, CommonArgs, Failure, PhaseArgs, conclude, demand};
 use crate::client::payload;
 use crate::report::Report;
-use crate::scenario::{Load, Server, churn, echo, limit, mixed, recover, slow, storm};
+use crate::scenario::{
+    Load, Publishers, Rooms, Server, churn, echo, limit, mixed, recover, slow, storm,
+};
+
+// Who is in the rooms of which server.
+#[derive(Args)]
+pub struct RoomsArgs {
+    #[command(flatten)]
+    pub common: CommonArgs,
+    #[command(flatten)]
+    pub server: ServerArgs,
+    /// Members in all.
+    #[arg(long, default_value_t = 1000)]
+    pub members: usize,
+}
+
+impl RoomsArgs {
+    /// The rooms with publications of `size` bytes, checked.
+    pub fn rooms(&self, publishers: usize, size: usize, load: Load) -> Result<Rooms, Failure> {
+        let server = self.server.server()?;
+        demand(
+            self.members >= server.channels,
+            "there must be a member for each channel",
+        )?;
+        demand(publishers > 0, "somebody has to publish")?;
+        demand_size(size)?;
+        demand_load(load)?;
+        Ok(Rooms {
+            server,
+            members: self.members,
+            publishers: Publishers::Apart(publishers),
+            size,
+            load,
+            cores: self.common.cores.clone(),
+        })
+    }
+}
+
+// What is published.
+#[derive(Args)]
+pub struct PublicationArgs {
+    /// Publishing connections; each channel has one.
+    #[arg(long, default_value_t = 1)]
+    pub publishers: usize,
+    /// Bytes of a publication's data.
+    #[arg(long, default_value_t = 100)]
+    pub size: usize,
+}
+
+// The same by timetable, for a while.
+#[derive(Args)]
+pub struct TimetableArgs {
+    #[command(flatten)]
+    publications: PublicationArgs,
+    /// Publications a second in all, by timetable.
+    #[arg(long, value_name = "R", default_value_t = 50.0)]
+    rate: f64,
+    #[command(flatten)]
+    pub phases: PhaseArgs,
+}
+
+impl TimetableArgs {
+    /// The rooms with these publications, checked.
+    pub fn rooms(&self, rooms: &RoomsArgs) -> Result<Rooms, Failure> {
+        let PublicationArgs { publishers, size } = self.publications;
+        rooms.rooms(publishers, size, Load::Open { rate: self.rate })
+    }
+}
 
 fn demand_size(size: usize) -> Result<(), Failure> {
     let smallest = payload::SMALLEST;
@@ -20,6 +88,14 @@ fn demand_size(size: usize) -> Result<(), Failure> {
     )
 }
 
+fn demand_load(load: Load) -> Result<(), Failure> {
+    match load {
+        Load::Closed { in_flight } => demand(in_flight > 0, "--in-flight begins at 1"),
+        Load::Open { rate } => demand_rate(rate, "--rate"),
+        Load::Silent => Ok(()),
+    }
+}
+
 fn demand_rate(rate: f64, name: &str) -> Result<(), Failure> {
     demand(
         rate.is_finite() && rate > 0.0,
@@ -27,10 +103,10 @@ fn demand_rate(rate: f64, name: &str) -> Result<(), Failure> {
     )
 }
 
-fn demand_members(members: usize, server: &Server) -> Result<(), Failure> {
+fn demand_recovery(server: &Server) -> Result<(), Failure> {
     demand(
-        members >= server.channels,
-        "there must be a member for each channel",
+        server.manners.protocol.name() != "raw",
+        "recovery is the Centrifuge protocol's: raw has none",
     )
 }
 
@@ -68,34 +144,31 @@ pub struct EchoArgs {
 impl EchoArgs {
     /// Runs it.
     pub fn run(self) -> Result<Report, Failure> {
+        demand(self.connections > 0, "connections begin at 1")?;
         demand_size(self.size)?;
-        demand(
-            self.connections > 0 && self.in_flight > 0,
-            "connections and in-flight begin at 1",
-        )?;
         let load = match self.rate {
-            Some(rate) => {
-                demand_rate(rate, "--rate")?;
-                Load::Open { rate }
-            }
+            Some(rate) => Load::Open { rate },
             None => Load::Closed {
                 in_flight: self.in_flight,
             },
         };
+        demand_load(load)?;
         let server = self.place.echo(
             self.connections,
             self.subprotocol.clone(),
             self.binary,
             self.ramp,
         )?;
-        let cores = self.common.cores.clone();
         let plan = echo::Plan {
-            server: &server,
-            connections: self.connections,
-            size: self.size,
-            load,
+            rooms: Rooms {
+                server,
+                members: self.connections,
+                publishers: Publishers::Members,
+                size: self.size,
+                load,
+                cores: self.common.cores.clone(),
+            },
             phases: self.phases.phases()?,
-            cores: &cores,
         };
         conclude(self.common, "echo", |report| echo::run(&plan, report))
     }
@@ -110,16 +183,14 @@ enum Drop {
 }
 
 #[derive(Args)]
+#[command(mut_arg("members", |arg| arg.default_value("10000")))]
 pub struct StormArgs {
     #[command(flatten)]
-    common: CommonArgs,
+    rooms: RoomsArgs,
     #[command(flatten)]
     bare: BareArgs,
     #[command(flatten)]
-    server: ServerArgs,
-    /// Members.
-    #[arg(long, default_value_t = 10_000)]
-    members: usize,
+    comeback: ComebackArgs,
     /// Storms, one after another.
     #[arg(long, default_value_t = 3)]
     rounds: usize,
@@ -129,9 +200,6 @@ pub struct StormArgs {
     /// Each waits a random part of this before it comes back.
     #[arg(long, value_name = "MS", default_value_t = 0)]
     jitter: u64,
-    /// Members on their way back at a time.
-    #[arg(long, value_name = "N", default_value_t = 128)]
-    at_once: usize,
     /// Publications into each channel that everybody misses and recovers; without it nobody recovers.
     #[arg(long, value_name = "M", default_value_t = 0)]
     recover: usize,
@@ -140,47 +208,53 @@ pub struct StormArgs {
     limit: bool,
 }
 
+// How members come back.
+#[derive(Args)]
+struct ComebackArgs {
+    /// Members on their way back at a time.
+    #[arg(long, value_name = "N", default_value_t = 128)]
+    at_once: usize,
+}
+
 impl StormArgs {
     /// Runs it.
     pub fn run(self) -> Result<Report, Failure> {
-        let mut server = self.server.server()?;
-        demand_members(self.members, &server)?;
+        let mut rooms = self.rooms.rooms(1, storm::SIZE, Load::Silent)?;
         demand(
-            self.rounds > 0 && self.at_once > 0,
+            self.rounds > 0 && self.comeback.at_once > 0,
             "rounds and at-once begin at 1",
         )?;
-        server.manners.recoverable = self.recover > 0;
+        if self.recover > 0 {
+            demand_recovery(&rooms.server)?;
+            rooms.server.manners.recoverable = true;
+        }
+        let common = self.rooms.common;
         let bare = self.limit.then(|| limit::upgrade::Plan {
-            connections: self.members.min(limit::MOST_MEMBERS / 2),
+            connections: rooms.members.min(limit::MOST_MEMBERS / 2),
             runs: self.bare.runs,
-            server_core: self.common.sender_core,
-            client_cores: self.common.cores.clone(),
+            server_core: common.sender_core,
+            client_cores: common.cores.clone(),
         });
-        let cores = self.common.cores.clone();
         let plan = storm::Plan {
-            server: &server,
-            members: self.members,
+            rooms,
             rounds: self.rounds,
             close: self.drop == Drop::Close,
             jitter: Duration::from_millis(self.jitter),
-            at_once: self.at_once,
+            at_once: self.comeback.at_once,
             missed: self.recover,
             limit: bare,
-            cores: &cores,
         };
-        conclude(self.common, "storm", |report| storm::run(&plan, report))
+        conclude(common, "storm", |report| storm::run(&plan, report))
     }
 }
 
 #[derive(Args)]
+#[command(mut_arg("members", |arg| arg.help("Members that stay")))]
 pub struct ChurnArgs {
     #[command(flatten)]
-    common: CommonArgs,
+    rooms: RoomsArgs,
     #[command(flatten)]
-    server: ServerArgs,
-    /// Members that stay.
-    #[arg(long, default_value_t = 1000)]
-    members: usize,
+    timetable: TimetableArgs,
     /// Members that come and go.
     #[arg(long, default_value_t = 1000)]
     comers: usize,
@@ -190,121 +264,76 @@ pub struct ChurnArgs {
     /// Whole connections come and go, not subscriptions.
     #[arg(long)]
     reconnect: bool,
-    /// Publishing connections; each channel has one.
-    #[arg(long, default_value_t = 1)]
-    publishers: usize,
-    /// Bytes of a publication's data.
-    #[arg(long, default_value_t = 100)]
-    size: usize,
-    /// Publications a second in all, by timetable.
-    #[arg(long, value_name = "R", default_value_t = 50.0)]
-    rate: f64,
-    #[command(flatten)]
-    phases: PhaseArgs,
 }
 
 impl ChurnArgs {
     /// Runs it.
     pub fn run(self) -> Result<Report, Failure> {
-        let server = self.server.server()?;
-        demand_members(self.members, &server)?;
-        demand_size(self.size)?;
-        demand_rate(self.rate, "--rate")?;
-        demand_rate(self.joins, "--joins")?;
-        demand(
-            self.comers > 0 && self.publishers > 0,
-            "comers and publishers begin at 1",
-        )?;
-        let cores = self.common.cores.clone();
         let plan = churn::Plan {
-            server: &server,
-            members: self.members,
+            rooms: self.timetable.rooms(&self.rooms)?,
             comers: self.comers,
             joins: self.joins,
             connections: self.reconnect,
-            publishers: self.publishers,
-            size: self.size,
-            rate: self.rate,
-            phases: self.phases.phases()?,
-            cores: &cores,
+            phases: self.timetable.phases.phases()?,
         };
-        conclude(self.common, "churn", |report| churn::run(&plan, report))
+        demand_rate(plan.joins, "--joins")?;
+        demand(plan.comers > 0, "comers begin at 1")?;
+        conclude(self.rooms.common, "churn", |report| {
+            churn::run(&plan, report)
+        })
     }
 }
 
 #[derive(Args)]
+#[command(
+    mut_arg("size", |arg| arg.default_value("1024")),
+    mut_arg("rate", |arg| arg.default_value("100")),
+)]
 pub struct SlowArgs {
     #[command(flatten)]
-    common: CommonArgs,
+    rooms: RoomsArgs,
     #[command(flatten)]
-    server: ServerArgs,
-    /// Members in all.
-    #[arg(long, default_value_t = 1000)]
-    members: usize,
-    /// How many of them become slow, per cent.
+    timetable: TimetableArgs,
+    /// How many of the members become slow, per cent.
     #[arg(long, value_name = "PERCENT", default_value_t = 10.0)]
     slow: f64,
     /// Bytes a second each of those reads; 0: nothing.
     #[arg(long, value_name = "BYTES", default_value_t = 0)]
     reads: u32,
-    /// Publishing connections; each channel has one.
-    #[arg(long, default_value_t = 1)]
-    publishers: usize,
-    /// Bytes of a publication's data.
-    #[arg(long, default_value_t = 1024)]
-    size: usize,
-    /// Publications a second in all, by timetable.
-    #[arg(long, value_name = "R", default_value_t = 100.0)]
-    rate: f64,
     /// Bytes of each receive buffer; the kernel's own choice without.
     #[arg(long, value_name = "BYTES")]
     receive_buffer: Option<usize>,
     /// The largest TCP segment, as on a network, say 1448; loopback's 64 KiB hide megabytes a slow member.
     #[arg(long, value_name = "BYTES")]
     segment: Option<u32>,
-    #[command(flatten)]
-    phases: PhaseArgs,
 }
 
 impl SlowArgs {
     /// Runs it.
     pub fn run(self) -> Result<Report, Failure> {
-        let mut server = self.server.server()?;
-        demand_members(self.members, &server)?;
-        demand_size(self.size)?;
-        demand_rate(self.rate, "--rate")?;
-        demand(self.publishers > 0, "somebody has to publish")?;
+        let mut rooms = self.timetable.rooms(&self.rooms)?;
         demand(
             (0.0..=100.0).contains(&self.slow),
             "--slow is from 0 to 100 per cent",
         )?;
-        server.manners.limits.receive_buffer = self.receive_buffer;
-        server.manners.limits.segment = self.segment;
-        let cores = self.common.cores.clone();
+        rooms.server.manners.limits.receive_buffer = self.receive_buffer;
+        rooms.server.manners.limits.segment = self.segment;
         let plan = slow::Plan {
-            server: &server,
-            members: self.members,
-            publishers: self.publishers,
-            slow: (self.members as f64 * self.slow / 100.0).round() as usize,
+            slow: (rooms.members as f64 * self.slow / 100.0).round() as usize,
+            rooms,
             reads: self.reads,
-            size: self.size,
-            rate: self.rate,
-            phases: self.phases.phases()?,
-            cores: &cores,
+            phases: self.timetable.phases.phases()?,
         };
-        conclude(self.common, "slow", |report| slow::run(&plan, report))
+        conclude(self.rooms.common, "slow", |report| slow::run(&plan, report))
     }
 }
 
 #[derive(Args)]
 pub struct RecoverArgs {
     #[command(flatten)]
-    common: CommonArgs,
+    rooms: RoomsArgs,
     #[command(flatten)]
-    server: ServerArgs,
-    /// Members.
-    #[arg(long, default_value_t = 1000)]
-    members: usize,
+    comeback: ComebackArgs,
     /// The most publications of its channel a member misses; the server's history must hold them.
     #[arg(long, value_name = "M", default_value_t = 80)]
     missed: usize,
@@ -314,37 +343,27 @@ pub struct RecoverArgs {
     /// Bytes of a publication's data.
     #[arg(long, default_value_t = 100)]
     size: usize,
-    /// Members on their way back at a time.
-    #[arg(long, value_name = "N", default_value_t = 128)]
-    at_once: usize,
 }
 
 impl RecoverArgs {
     /// Runs it.
     pub fn run(self) -> Result<Report, Failure> {
-        let mut server = self.server.server()?;
-        demand_members(self.members, &server)?;
-        demand_size(self.size)?;
+        let mut rooms = self.rooms.rooms(1, self.size, Load::Silent)?;
         demand(
-            self.missed > 0 && self.offsets > 0 && self.at_once > 0,
+            self.missed > 0 && self.offsets > 0 && self.comeback.at_once > 0,
             "missed, offsets and at-once begin at 1",
         )?;
-        server.manners.recoverable = true;
-        demand(
-            server.manners.protocol.name() != "raw",
-            "recovery is the Centrifuge protocol's",
-        )?;
-        let cores = self.common.cores.clone();
+        demand_recovery(&rooms.server)?;
+        rooms.server.manners.recoverable = true;
         let plan = recover::Plan {
-            server: &server,
-            members: self.members,
+            rooms,
             missed: self.missed,
             offsets: self.offsets,
-            size: self.size,
-            at_once: self.at_once,
-            cores: &cores,
+            at_once: self.comeback.at_once,
         };
-        conclude(self.common, "recover", |report| recover::run(&plan, report))
+        conclude(self.rooms.common, "recover", |report| {
+            recover::run(&plan, report)
+        })
     }
 }
 
@@ -374,13 +393,12 @@ impl MixedArgs {
             .map_err(|e| Failure::Usage(format!("{place}: {e}")))?;
         let definition = mixed::Definition::parse(&text)
             .map_err(|words| Failure::Usage(format!("{place}: {words}")))?;
-        let cores = self.common.cores.clone();
         let plan = mixed::Plan {
-            server: &server,
-            definition: &definition,
+            server,
+            definition,
             publishers: self.publishers,
             phases: self.phases.phases()?,
-            cores: &cores,
+            cores: self.common.cores.clone(),
         };
         conclude(self.common, "mixed", |report| mixed::run(&plan, report))
     }

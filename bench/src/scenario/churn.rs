@@ -16,45 +16,38 @@ use crate::measure::cpu;
 use crate::measure::histogram::Times;
 use crate::measure::series::Phase;
 use crate::report::Report;
-use crate::scenario::Server;
-use crate::scenario::traffic::{Event, Group, Load, Phases, Publishers, Traffic};
+use crate::scenario::traffic::{Event, Group, Traffic};
+use crate::scenario::{Phases, Rooms};
 
 /// The first id of a command of ours: behind those of joining.
 const FIRST_ID: u64 = 100;
 
 /// What to measure.
-pub struct Plan<'a> {
-    pub server: &'a Server,
-    /// Members that stay.
-    pub members: usize,
+pub struct Plan {
+    /// With the members that stay.
+    pub rooms: Rooms,
     /// Members that come and go.
     pub comers: usize,
     /// Joins a second, and as many leaves.
     pub joins: f64,
     /// Whole connections come and go.
     pub connections: bool,
-    pub publishers: usize,
-    pub size: usize,
-    pub rate: f64,
     pub phases: Phases,
-    pub cores: &'a [usize],
 }
 
 /// Runs it and fills the report.
-pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
-    cpu::pin(plan.cores)?;
-    let server = plan.server;
+pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
+    let rooms = &plan.rooms;
+    cpu::pin(&rooms.cores)?;
+    let server = &rooms.server;
+    let (members, subscribing) = (rooms.members, !plan.connections);
     let group = Group {
-        members: plan.members + plan.comers,
-        channels: server.channels,
-        size: plan.size,
-        load: Load::Open { rate: plan.rate },
+        members: members + plan.comers,
+        ..rooms.group()
     };
-    let (members, subscribing) = (plan.members, !plan.connections);
     let joins = move |index: usize| index < members || !subscribing;
-    let publishers = Publishers::Apart(plan.publishers);
-    let mut traffic = Traffic::open_partly(server, &[group], publishers, joins)?;
-    let comers = plan.members..plan.members + plan.comers;
+    let mut traffic = Traffic::open_partly(server, &[group], rooms.publishers, joins)?;
+    let comers = members..members + plan.comers;
     let mut churn = Churn::new(comers.clone(), plan.joins, plan.connections);
     if plan.connections {
         // They begin outside, as those that only subscribe do.
@@ -87,8 +80,11 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
         false => "subscriptions",
     };
     let words = format!(
-        "{} members in {} channels, {} publications/s of {} B by timetable; {} joins and leaves a second ({kind}, {} of them)",
-        plan.members, server.channels, plan.rate, plan.size, plan.joins, plan.comers
+        "{}; {}; {} joins and leaves a second ({kind}, {} of them)",
+        rooms.load.words(),
+        rooms.words(),
+        plan.joins,
+        plan.comers
     );
     measured.tell_verdict(server, &words, report);
     without.judge(true, report);

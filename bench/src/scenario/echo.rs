@@ -11,39 +11,28 @@ use std::io;
 
 use crate::measure::cpu;
 use crate::report::Report;
-use crate::scenario::Server;
-use crate::scenario::traffic::{Group, Load, Phases, Publishers, Traffic};
+use crate::scenario::{Load, Phases, Rooms};
 
 /// What to measure.
-pub struct Plan<'a> {
-    /// One channel a connection.
-    pub server: &'a Server,
-    pub connections: usize,
-    /// Bytes of a message's data.
-    pub size: usize,
-    pub load: Load,
+pub struct Plan {
+    /// One channel a connection, its member publishes.
+    pub rooms: Rooms,
     pub phases: Phases,
-    pub cores: &'a [usize],
 }
 
 /// Runs it and fills the report.
-pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
-    cpu::pin(plan.cores)?;
-    let group = Group {
-        members: plan.connections,
-        channels: plan.connections,
-        size: plan.size,
-        load: plan.load,
-    };
-    let measured = Traffic::open(plan.server, &[group], Publishers::Members)?.run(plan.phases)?;
-    let words = match plan.load {
+pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
+    let rooms = &plan.rooms;
+    cpu::pin(&rooms.cores)?;
+    let measured = rooms.open()?.run(plan.phases)?;
+    let words = match rooms.load {
         Load::Closed { in_flight } => format!("closed loop, {in_flight} in flight a connection"),
         load => load.words(),
     };
-    let words = format!("{words}; {} connections, {} B", plan.connections, plan.size);
-    measured.tell_verdict(plan.server, &words, report);
-    let open = matches!(plan.load, Load::Open { .. });
-    measured.window.tell(plan.server, open, report);
+    let words = format!("{words}; {} connections, {} B", rooms.members, rooms.size);
+    measured.tell_verdict(&rooms.server, &words, report);
+    let open = matches!(rooms.load, Load::Open { .. });
+    measured.window.tell(&rooms.server, open, report);
     let echoes = measured.window.deliveries() as f64 / measured.window.seconds();
     report.figure(
         "echoes_per_second",

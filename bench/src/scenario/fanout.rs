@@ -11,38 +11,23 @@ use std::io;
 use crate::measure::cpu;
 use crate::measure::histogram::Spread;
 use crate::report::Report;
-use crate::scenario::traffic::{Group, Load, Phases, Publishers, Traffic, Window};
-use crate::scenario::{Server, limit};
+use crate::scenario::traffic::Window;
+use crate::scenario::{Load, Phases, Rooms, limit};
 
 /// What to measure.
-pub struct Plan<'a> {
-    pub server: &'a Server,
-    /// Subscribers in all.
-    pub members: usize,
-    pub publishers: usize,
-    /// Bytes of a publication's data.
-    pub size: usize,
-    pub load: Load,
+pub struct Plan {
+    pub rooms: Rooms,
     pub phases: Phases,
     /// Run the bare loops before and after.
     pub limit: Option<limit::Plan>,
-    /// The generator's own cores, to go back to after the bare loops.
-    pub cores: &'a [usize],
 }
 
 /// Runs it and fills the report.
-pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
+pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
     let before = plan.limit.as_ref().map(limit::measure).transpose()?;
-    cpu::pin(plan.cores)?;
-    let server = plan.server;
-    let group = Group {
-        members: plan.members,
-        channels: server.channels,
-        size: plan.size,
-        load: plan.load,
-    };
-    let traffic = Traffic::open(server, &[group], Publishers::Apart(plan.publishers))?;
-    let measured = traffic.run(plan.phases)?;
+    let rooms = &plan.rooms;
+    cpu::pin(&rooms.cores)?;
+    let measured = rooms.open()?.run(plan.phases)?;
     let after = plan.limit.clone().map(|limit| {
         limit::measure(&limit::Plan {
             as_served: Some(measured.window.bytes_a_delivery()).filter(|bytes| *bytes > 0),
@@ -50,16 +35,10 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
         })
     });
     let after = after.transpose()?;
-    let words = format!(
-        "{}; {} members in {} channels, {} B",
-        plan.load.words(),
-        plan.members,
-        server.channels,
-        plan.size
-    );
-    measured.tell_verdict(server, &words, report);
-    let open = matches!(plan.load, Load::Open { .. });
-    measured.window.tell(server, open, report);
+    let words = format!("{}; {}", rooms.load.words(), rooms.words());
+    measured.tell_verdict(&rooms.server, &words, report);
+    let open = matches!(rooms.load, Load::Open { .. });
+    measured.window.tell(&rooms.server, open, report);
     if let (Some(before), Some(after)) = (before, after) {
         tell_ratios(plan, &measured.window, &before, &after, report);
     }
@@ -68,7 +47,7 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
 
 /// What a delivery costs over the bare loops.
 fn tell_ratios(
-    plan: &Plan<'_>,
+    plan: &Plan,
     window: &Window,
     before: &limit::Baselines,
     after: &limit::Baselines,
@@ -138,7 +117,7 @@ fn tell_ratios(
     if let Some(bare) = plan
         .limit
         .as_ref()
-        .filter(|bare| bare.members < plan.members)
+        .filter(|bare| bare.members < plan.rooms.members)
     {
         report.remarks.push(format!(
             "the bare loops ran on {} sockets: one descriptor each",

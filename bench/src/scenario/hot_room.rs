@@ -9,18 +9,14 @@ use std::io;
 use crate::report::Report;
 use crate::scenario::{Load, fanout};
 
-/// The defaults.
-pub const MEMBERS: usize = 18_000;
-pub const RATE: f64 = 278.0;
-pub const SIZE: usize = 100;
-
 /// Runs it and fills the report.
-pub fn run(plan: &fanout::Plan<'_>, report: &mut Report) -> io::Result<()> {
+pub fn run(plan: &fanout::Plan, report: &mut Report) -> io::Result<()> {
     fanout::run(plan, report)?;
-    let Load::Open { rate } = plan.load else {
+    let rooms = &plan.rooms;
+    let Load::Open { rate } = rooms.load else {
         return Ok(());
     };
-    let asked = rate * plan.members as f64 / plan.server.channels as f64;
+    let asked = rate * rooms.members as f64 / rooms.server.channels as f64;
     let got = report.value("deliveries_per_second").unwrap_or(0.0);
     report.figure(
         "rate_held",

@@ -55,12 +55,12 @@ fn hundred() -> usize {
 }
 
 /// What to measure.
-pub struct Plan<'a> {
-    pub server: &'a Server,
-    pub definition: &'a Definition,
+pub struct Plan {
+    pub server: Server,
+    pub definition: Definition,
     pub publishers: usize,
     pub phases: Phases,
-    pub cores: &'a [usize],
+    pub cores: Vec<usize>,
 }
 
 impl Definition {
@@ -96,9 +96,9 @@ impl Definition {
 }
 
 /// Runs it and fills the report.
-pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
-    cpu::pin(plan.cores)?;
-    let server = plan.server;
+pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
+    cpu::pin(&plan.cores)?;
+    let server = &plan.server;
     let groups: Vec<traffic::Group> = plan.definition.groups.iter().map(layout).collect();
     let mut traffic = Traffic::open(server, &groups, Publishers::Apart(plan.publishers))?;
     traffic.room.events = Some(Vec::new());

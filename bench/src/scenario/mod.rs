@@ -1,5 +1,7 @@
 //! One file a scenario, its question at its head.
 
+use std::io;
+
 use crate::client::fleet::Manners;
 
 pub mod churn;
@@ -16,7 +18,8 @@ pub mod storm;
 mod traffic;
 
 use random::Random;
-pub use traffic::{Load, Phases, SETTLE};
+use traffic::{Group, Traffic};
+pub use traffic::{Load, Phases, Publishers, SETTLE};
 
 /// The server under test.
 #[derive(Clone, Debug)]
@@ -27,6 +30,50 @@ pub struct Server {
     pub channels: usize,
     /// A channel's name is this and its number.
     pub channel_prefix: String,
+}
+
+/// Members in the channels of a server, and what is published there.
+#[derive(Clone, Debug)]
+pub struct Rooms {
+    pub server: Server,
+    /// Subscribers in all.
+    pub members: usize,
+    pub publishers: Publishers,
+    /// Bytes of a publication's data.
+    pub size: usize,
+    pub load: Load,
+    /// The generator's.
+    pub cores: Vec<usize>,
+}
+
+impl Rooms {
+    /// Opens and joins everybody.
+    fn open(&self) -> io::Result<Traffic<'_>> {
+        Traffic::open(&self.server, &[self.group()], self.publishers)
+    }
+
+    fn group(&self) -> Group {
+        Group {
+            members: self.members,
+            channels: self.server.channels,
+            size: self.size,
+            load: self.load,
+        }
+    }
+
+    /// In words, for the report.
+    fn words(&self) -> String {
+        let Self {
+            members,
+            server,
+            size,
+            ..
+        } = self;
+        format!(
+            "{members} members in {} channels, {size} B",
+            server.channels
+        )
+    }
 }
 
 impl Server {

@@ -12,38 +12,30 @@ use crate::measure::cpu;
 use crate::measure::histogram::Times;
 use crate::measure::series::Phase;
 use crate::report::Report;
-use crate::scenario::Server;
-use crate::scenario::traffic::{Event, Group, Load, Publishers, SETTLE, Standing, Traffic};
+use crate::scenario::Rooms;
+use crate::scenario::traffic::{Event, SETTLE, Standing, Traffic};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
 /// What to measure.
-pub struct Plan<'a> {
-    pub server: &'a Server,
-    pub members: usize,
+pub struct Plan {
+    pub rooms: Rooms,
     /// The most publications of its channel that a member misses.
     pub missed: usize,
     /// From so many offsets.
     pub offsets: usize,
-    pub size: usize,
     /// Members on their way back at a time.
     pub at_once: usize,
-    pub cores: &'a [usize],
 }
 
 /// Runs it and fills the report.
-pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
-    cpu::pin(plan.cores)?;
-    let server = plan.server;
-    let group = Group {
-        members: plan.members,
-        channels: server.channels,
-        size: plan.size,
-        load: Load::Silent,
-    };
-    let mut traffic = Traffic::open(server, &[group], Publishers::Apart(1))?;
+pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
+    let rooms = &plan.rooms;
+    cpu::pin(&rooms.cores)?;
+    let server = &rooms.server;
+    let mut traffic = rooms.open()?;
     traffic.room.events = Some(Vec::new());
-    traffic.room.offsets = Some(vec![0; plan.members]);
+    traffic.room.offsets = Some(vec![0; plan.rooms.members]);
     // Having been there.
     traffic.rest(SETTLE)?;
     traffic.enter(Phase::Measure);
@@ -55,13 +47,13 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
     let fan_out = traffic.mark()?.server_ns.saturating_sub(before.server_ns) as f64
         / (traffic.room.deliveries - began).max(1) as f64;
     // A comeback that missed nothing.
-    away(&mut traffic, 0..plan.members)?;
+    away(&mut traffic, 0..plan.rooms.members)?;
     let mut plain_times = Times::new();
     let plain = come_back(plan, &mut traffic, &mut plain_times)?;
     // Catching up from several offsets.
     let steps = plan.offsets.min(plan.missed);
     for step in 0..steps {
-        let share = |step: usize| plan.members * step / steps;
+        let share = |step: usize| plan.rooms.members * step / steps;
         away(&mut traffic, share(step)..share(step + 1))?;
         for _ in plan.missed * step / steps..plan.missed * (step + 1) / steps {
             publish_and_wait(&mut traffic)?;
@@ -77,11 +69,9 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
     report.verdict(faults);
     report.record(series);
     report.remarks.push(format!(
-        "{} members in {} channels missed up to {} publications of {} B from {steps} offsets, {}; {checked} deliveries checked; latency is that of a comeback, connect to joined; in the series it is that of deliveries",
-        plan.members,
-        server.channels,
+        "{}; missed up to {} publications from {steps} offsets, {}; {checked} deliveries checked; latency is that of a comeback, connect to joined; in the series it is that of deliveries",
+        rooms.words(),
         plan.missed,
-        plan.size,
         server.manners.protocol.name()
     ));
     report.figure(
@@ -101,7 +91,7 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
     let per_second = recovered as f64 / catching_up.seconds;
     report.figure("recovered_per_second", per_second, "/s", "");
     if !server.pids.is_empty() {
-        let n = plan.members as f64;
+        let n = plan.rooms.members as f64;
         report.figure(
             "server_ns_per_delivery",
             fan_out,
@@ -160,17 +150,13 @@ struct Comeback {
 }
 
 /// Everybody comes back.
-fn come_back(
-    plan: &Plan<'_>,
-    traffic: &mut Traffic<'_>,
-    times: &mut Times,
-) -> io::Result<Comeback> {
+fn come_back(plan: &Plan, traffic: &mut Traffic<'_>, times: &mut Times) -> io::Result<Comeback> {
     if let Some(events) = &mut traffic.room.events {
         events.clear();
     }
     traffic.enter(Phase::Measure);
     let (began, before) = (Instant::now(), traffic.mark()?);
-    let mut started = Vec::with_capacity(plan.members);
+    let mut started = Vec::with_capacity(plan.rooms.members);
     let mut back = 0;
     traffic.turn_while(PATIENCE, "coming back", |traffic| {
         for (index, event) in traffic
@@ -194,13 +180,13 @@ fn come_back(
                 Event::Done(_) => {}
             }
         }
-        while traffic.fleet.opening() < plan.at_once && started.len() < plan.members {
+        while traffic.fleet.opening() < plan.at_once && started.len() < plan.rooms.members {
             let index = started.len();
             started.push(Instant::now());
             let since = traffic.room.position(index);
             traffic.fleet.dial(index, since)?;
         }
-        Ok(back < plan.members)
+        Ok(back < plan.rooms.members)
     })?;
     traffic.drain()?;
     let after = traffic.mark()?;

@@ -14,8 +14,8 @@ use crate::client::fleet::Stage;
 use crate::measure::cpu;
 use crate::measure::memory::Memory;
 use crate::report::Report;
-use crate::scenario::Server;
-use crate::scenario::traffic::{Group, Load, Phases, Publishers, Traffic};
+use crate::scenario::traffic::Traffic;
+use crate::scenario::{Phases, Rooms};
 
 /// How often a slow member reads.
 const TICK: Duration = Duration::from_millis(100);
@@ -23,36 +23,26 @@ const TICK: Duration = Duration::from_millis(100);
 const LAST_LOOK: Duration = Duration::from_secs(1);
 
 /// What to measure.
-pub struct Plan<'a> {
-    pub server: &'a Server,
-    pub members: usize,
-    pub publishers: usize,
+pub struct Plan {
+    pub rooms: Rooms,
     /// Members that read slowly.
     pub slow: usize,
     /// Bytes a second each of them reads.
     pub reads: u32,
-    pub size: usize,
-    pub rate: f64,
     pub phases: Phases,
-    pub cores: &'a [usize],
 }
 
 /// Runs it and fills the report.
-pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
-    cpu::pin(plan.cores)?;
-    let server = plan.server;
-    let group = Group {
-        members: plan.members,
-        channels: server.channels,
-        size: plan.size,
-        load: Load::Open { rate: plan.rate },
-    };
-    let mut traffic = Traffic::open(server, &[group], Publishers::Apart(plan.publishers))?;
+pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
+    let rooms = &plan.rooms;
+    cpu::pin(&rooms.cores)?;
+    let server = &rooms.server;
+    let mut traffic = rooms.open()?;
     let without = traffic.measure(plan.phases, |_| Ok(false))?;
     traffic.drain()?;
     let memory = Memory::read(&server.pids)?;
     // The last ones: each channel has some.
-    let slow: Vec<usize> = (plan.members - plan.slow..plan.members).collect();
+    let slow: Vec<usize> = (rooms.members - plan.slow..rooms.members).collect();
     let mut readers = Readers::new(slow.clone(), plan.reads);
     readers.slow_down(&mut traffic)?;
     let with = traffic.measure(plan.phases, |traffic| readers.turn(traffic))?;
@@ -71,8 +61,11 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
         .count();
     let measured = traffic.settle(with);
     let words = format!(
-        "{} members in {} channels, {} publications/s of {} B by timetable; {} of them read {} B/s",
-        plan.members, server.channels, plan.rate, plan.size, plan.slow, plan.reads
+        "{}; {}; {} of them read {} B/s",
+        rooms.load.words(),
+        rooms.words(),
+        plan.slow,
+        plan.reads
     );
     measured.tell_verdict(server, &words, report);
     without.judge(true, report);

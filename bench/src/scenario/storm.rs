@@ -17,19 +17,19 @@ use crate::measure::histogram::{Spread, Times};
 use crate::measure::series::Phase;
 use crate::report::Report;
 use crate::scenario::limit::upgrade;
-use crate::scenario::traffic::{Event, Group, Load, Publishers, Standing, Traffic};
-use crate::scenario::{Random, Server};
+use crate::scenario::traffic::{Event, Standing, Traffic};
+use crate::scenario::{Random, Rooms};
 
 /// How long everybody may take to be gone, or back.
 const PATIENCE: Duration = Duration::from_secs(120);
 /// How soon one that was refused tries again.
 const AGAIN: Duration = Duration::from_millis(100);
-const SIZE: usize = 100;
+/// Bytes of a publication's data.
+pub const SIZE: usize = 100;
 
 /// What to measure.
-pub struct Plan<'a> {
-    pub server: &'a Server,
-    pub members: usize,
+pub struct Plan {
+    pub rooms: Rooms,
     /// Storms, one after another.
     pub rounds: usize,
     /// A Close frame first, in place of a reset.
@@ -41,7 +41,6 @@ pub struct Plan<'a> {
     pub missed: usize,
     /// Measure the bare accept-and-upgrade loop too.
     pub limit: Option<upgrade::Plan>,
-    pub cores: &'a [usize],
 }
 
 /// One storm.
@@ -52,42 +51,36 @@ struct Round {
 }
 
 /// Runs it and fills the report.
-pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
+pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
     let bare = plan.limit.as_ref().map(upgrade::measure).transpose()?;
-    cpu::pin(plan.cores)?;
-    let server = plan.server;
-    let group = Group {
-        members: plan.members,
-        channels: server.channels,
-        size: SIZE,
-        load: Load::Silent,
-    };
-    let mut traffic = Traffic::open(server, &[group], Publishers::Apart(1))?;
+    let rooms = &plan.rooms;
+    cpu::pin(&rooms.cores)?;
+    let server = &rooms.server;
+    let mut traffic = rooms.open()?;
     traffic.room.events = Some(Vec::new());
-    traffic.room.offsets = Some(vec![0; plan.members]);
+    traffic.room.offsets = Some(vec![0; plan.rooms.members]);
     // The first publication gives every member a position of its own.
     traffic.publish_everywhere()?;
     traffic.drain()?;
-    let (mut handshakes, mut rounds) = (Times::new(), Vec::new());
+    let (mut handshakes, mut storms) = (Times::new(), Vec::new());
     let mut random = Random::new();
     for _ in 0..plan.rounds {
-        rounds.push(weather(plan, &mut traffic, &mut handshakes, &mut random)?);
+        storms.push(weather(plan, &mut traffic, &mut handshakes, &mut random)?);
     }
     let (recovered, unrecovered) = (traffic.room.recovered, traffic.room.unrecovered);
     let (faults, checked, series) = traffic.conclude();
     report.verdict(faults);
     report.record(series);
     report.remarks.push(format!(
-        "{} members in {} channels dropped by {}, {} on their way at a time, jitter {} ms, {}; {checked} deliveries checked",
-        plan.members,
-        server.channels,
+        "{}, dropped by {}, {} on their way at a time, jitter {} ms, {}; {checked} deliveries checked",
+        rooms.words(),
         if plan.close { "Close frame" } else { "reset" },
         plan.at_once,
         plan.jitter.as_millis(),
         server.manners.protocol.name(),
     ));
-    let spread = |of: fn(&Round) -> f64| Spread::of(&rounds.iter().map(of).collect::<Vec<_>>());
-    let n = plan.members as f64;
+    let spread = |of: fn(&Round) -> f64| Spread::of(&storms.iter().map(of).collect::<Vec<_>>());
+    let n = plan.rooms.members as f64;
     let seconds = spread(|round| round.seconds);
     report.spread(
         "all_back",
@@ -96,11 +89,11 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
         "from the drop until the last has joined, and caught up",
     );
     report.figure("connects_per_second", n / seconds.median, "/s", "");
-    let retries: u64 = rounds.iter().map(|round| round.retries).sum();
+    let retries: u64 = storms.iter().map(|round| round.retries).sum();
     report.figure("retries", retries as f64, "", "refused or cut, tried again");
     if !server.pids.is_empty() {
         let each = Spread::of(
-            &rounds
+            &storms
                 .iter()
                 .map(|round| round.server_ns / n / 1e3)
                 .collect::<Vec<_>>(),
@@ -138,14 +131,14 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
 
 /// One storm: drop, miss, come back, prove it.
 fn weather(
-    plan: &Plan<'_>,
+    plan: &Plan,
     traffic: &mut Traffic<'_>,
     handshakes: &mut Times,
     random: &mut Random,
 ) -> io::Result<Round> {
     traffic.enter(Phase::Measure);
     let (began, before) = (Instant::now(), traffic.mark()?);
-    for index in 0..plan.members {
+    for index in 0..plan.rooms.members {
         traffic.fleet.make_expendable(index);
         if plan.missed > 0 {
             traffic.room.members[index].standing = Standing::Away;
@@ -157,7 +150,7 @@ fn weather(
             false => traffic.fleet.reset(index)?,
         }
     }
-    let members = plan.members;
+    let members = plan.rooms.members;
     traffic.turn_while(PATIENCE, "closing", |traffic| {
         Ok((0..members).any(|index| traffic.fleet.stage(index) != Stage::Closed))
     })?;
@@ -172,12 +165,12 @@ fn weather(
     if let Some(events) = &mut traffic.room.events {
         events.clear();
     }
-    let mut due: Vec<(Instant, usize)> = (0..plan.members)
+    let mut due: Vec<(Instant, usize)> = (0..plan.rooms.members)
         .map(|index| (began + plan.jitter.mul_f64(random.unit()), index))
         .collect();
     due.sort();
     let mut due = VecDeque::from(due);
-    let mut started = vec![began; plan.members];
+    let mut started = vec![began; plan.rooms.members];
     let (mut back, mut retries) = (0, 0);
     traffic.turn_while(PATIENCE + plan.jitter, "coming back", |traffic| {
         for (index, event) in traffic.room.events.take().into_iter().flatten() {

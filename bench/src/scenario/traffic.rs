@@ -56,7 +56,7 @@ pub(crate) struct Group {
 
 /// Who publishes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Publishers {
+pub enum Publishers {
     /// So many connections of their own; each channel has one.
     Apart(usize),
     /// The channel's first member.
