@@ -6,7 +6,7 @@ mod server;
 
 use std::process::Command;
 
-use harness::{bench, fault, figure, kinds};
+use harness::{bench, fault, figure, kinds, note, two_threads};
 use serde_json::Value;
 use server::{Misdeed, Server};
 
@@ -60,16 +60,89 @@ fn believes_an_honest_server_in_either_encoding_and_loop() {
 }
 
 #[test]
+fn two_threads_see_what_one_would_in_a_room_they_share_and_in_rooms_of_their_own() {
+    let cores = two_threads();
+    for load in [PACED, ["--in-flight", "8"]] {
+        for rooms in ["1", "6"] {
+            let more = ["--cores", &cores, "--publishers", "2", "--channels", rooms];
+            let (_, report) = fan_out(Misdeed::None, load, &more);
+            assert_eq!(report["verified"], true, "{load:?} {rooms}: {report}");
+            assert_adds_up(&report, if rooms == "1" { 6.0 } else { 1.0 });
+            let seconds = report["series"]["seconds"].as_array().unwrap();
+            let connections = &seconds.last().unwrap()["connections"];
+            assert_eq!(*connections, if rooms == "1" { 7 } else { 8 });
+            let note = note(&report, "generator_cpu");
+            assert_eq!(note.matches("core ").count(), 2, "{note}");
+        }
+    }
+}
+
+/// Histogram and counters are those of all threads: each publication came to all `members` of its room, and each delivery
+/// of the window has its latency.
+fn assert_adds_up(report: &Value, members: f64) {
+    let seconds = report["series"]["seconds"].as_array().unwrap();
+    let sum = |phases: &[&str], name: &str| -> f64 {
+        let of =
+            |second: &Value| second[name].as_f64().unwrap() * second["seconds"].as_f64().unwrap();
+        let seconds = seconds
+            .iter()
+            .filter(|second| phases.contains(&second["phase"].as_str().unwrap()));
+        seconds.map(of).sum()
+    };
+    let latencies = report["latency"]["count"].as_f64().unwrap();
+    let window = sum(&["measure"], "deliveries_per_second");
+    assert!(
+        latencies > 50.0 && (latencies - window).abs() < 0.5,
+        "{report}"
+    );
+    let all = ["warm-up", "measure", "drain"];
+    let owed = members * sum(&all, "publications_per_second");
+    assert!(
+        (owed - sum(&all, "deliveries_per_second")).abs() < 0.5,
+        "{report}"
+    );
+}
+
+#[test]
+fn a_fault_on_the_second_threads_connections_is_found_and_named() {
+    let cores = two_threads();
+    for (misdeed, kind) in [
+        (Misdeed::Lose, "lost"),
+        (Misdeed::Duplicate, "duplicated"),
+        (Misdeed::Reorder, "reordered"),
+        (Misdeed::Corrupt, "corrupted"),
+    ] {
+        // The first thread has room 0 and the publisher, the second room 1; the publications that the server spoils have odd
+        // numbers, so they go to room 1.
+        let threads = ["--cores", &cores, "--channels", "2"];
+        let (code, report) = fan_out(misdeed, PACED, &threads);
+        assert_eq!(code, 2, "{report}");
+        assert!(fault(&report, kind) >= 20, "{misdeed:?}: {report}");
+        let first = report["faults"]["first"].as_str().unwrap();
+        let subscriber = first.split([' ', ':']).nth(1).unwrap();
+        let number: usize = subscriber.parse().expect(first);
+        assert_eq!(number % 2, 1, "{first}");
+    }
+}
+
+#[test]
+fn a_closed_loop_of_two_threads_that_lost_everything_outstanding_ends_on_both() {
+    let cores = two_threads();
+    let more = ["--seconds", "60", "--cores", &cores];
+    let (code, report) = fan_out(Misdeed::Lose, ["--in-flight", "2"], &more);
+    assert_eq!((code, kinds(&report)), (2, vec!["lost".to_owned()]));
+    assert!(report["invalid"][0].as_str().unwrap().contains("stopped"));
+    let seconds = report["series"]["seconds"].as_array().unwrap();
+    assert!(seconds.last().unwrap()["end"].as_f64().unwrap() < 30.0);
+}
+
+#[test]
 fn the_bare_loop_also_sends_frames_as_long_as_the_servers_were() {
     let bare = ["--size", "100", "--limit", "--runs", "1", "--run-ms", "20"];
     let (_, report) = fan_out(Misdeed::None, ["--in-flight", "4"], &bare);
     assert!(figure(&report, "limit_uring_as_served_ns") > 10.0);
     assert!(figure(&report, "ratio_to_uring_as_served") > 0.0);
-    let figures = report["figures"].as_array().unwrap();
-    let found = figures
-        .iter()
-        .find(|figure| figure["key"] == "limit_uring_as_served_ns");
-    let note = found.unwrap()["note"].as_str().unwrap();
+    let note = note(&report, "limit_uring_as_served_ns");
     let bytes: Vec<usize> = note
         .split(' ')
         .filter_map(|word| word.parse().ok())
@@ -311,10 +384,15 @@ fn a_wrong_command_line_is_64_and_a_missing_server_is_1() {
     assert_eq!(
         with(&["--target", "ws://127.0.0.1:1/", "--in-flight", "1"]),
         1
-    );    // Raw protocols know no recovery: nothing would ever answer.
+    );
+    // It measures one thread, and each of several has a connection.
+    assert_eq!(code(&["limit", "--cores", "0,0", "--plain-priority"]), 64);
+    let few = ["--in-flight", "1", "--members", "1", "--cores", "0"];
+    let target = ["--target", "ws://127.0.0.1:1/"];
+    assert_eq!(with(&[&target[..], &few].concat()), 64);
+    // Raw protocols know no recovery: nothing would ever answer.
     let raw = ["--target", "ws://127.0.0.1:1/", "--protocol", "raw"];
     for scenario in [&["storm", "--recover", "1"][..], &["recover"]] {
         assert_eq!(code(&[scenario, &raw].concat()), 64, "{scenario:?}");
     }
 }
-

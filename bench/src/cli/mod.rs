@@ -12,7 +12,7 @@ use crate::compare;
 use crate::measure::{cpu, round_trip};
 use crate::report::output::Outputs;
 use crate::report::{Host, Report};
-use crate::scenario::{Phases, SETTLE, idle, limit};
+use crate::scenario::{MOST_THREADS, Phases, SETTLE, idle, limit};
 use crate::suite;
 use server::ServerArgs;
 
@@ -63,7 +63,7 @@ pub enum Scenario {
 
 #[derive(Args)]
 pub struct CommonArgs {
-    /// The generator's cores.
+    /// The generator's cores: a thread on each, with its share of the connections.
     #[arg(long, value_name = "LIST", value_delimiter = ',', default_value = "1")]
     pub cores: Vec<usize>,
     /// The server's core: where the bare loops run, and the other end of the cache line's round trip.
@@ -77,6 +77,21 @@ pub struct CommonArgs {
     /// Words to keep in the JSON: a commit, a setting.
     #[arg(long)]
     pub label: Option<String>,
+}
+
+impl CommonArgs {
+    /// Fails unless each thread can have some of so many connections.
+    fn demand_share(&self, connections: usize) -> Result<(), Failure> {
+        let threads = self.cores.len();
+        demand(
+            threads <= MOST_THREADS,
+            &format!("--cores takes {MOST_THREADS} at most"),
+        )?;
+        demand(
+            connections >= threads,
+            "there must be a connection for each of --cores",
+        )
+    }
 }
 
 #[derive(Args)]
@@ -163,6 +178,10 @@ impl From<std::io::Error> for Failure {
 pub fn run(scenario: Scenario) -> Result<Report, Failure> {
     match scenario {
         Scenario::Limit(args) => {
+            demand(
+                args.common.cores.len() == 1,
+                "limit takes one of --cores: what it measures is one thread that sends, and its only receiver waits for it",
+            )?;
             let plan = bare_plan(
                 &args.bare,
                 &args.common,
@@ -182,6 +201,7 @@ pub fn run(scenario: Scenario) -> Result<Report, Failure> {
         Scenario::Mixed(args) => args.run(),
         Scenario::Idle(args) => {
             demand(args.connections > 0, "connections begin at 1")?;
+            args.common.demand_share(args.connections)?;
             let server = args.server.server()?;
             let cores = args.common.cores.clone();
             let plan = idle::Plan {
@@ -235,7 +255,7 @@ pub(crate) fn bare_plan(
         runs: bare.runs,
         run_time: Duration::from_millis(bare.run_ms),
         sender_core: common.sender_core,
-        receiver_cores: common.cores.clone(),
+        receiver_core: common.cores[0],
     })
 }
 

@@ -35,6 +35,7 @@ impl RoomsArgs {
             self.members >= server.channels,
             "there must be a member for each channel",
         )?;
+        self.common.demand_share(self.members)?;
         demand(publishers > 0, "somebody has to publish")?;
         demand_size(size)?;
         demand_load(load)?;
@@ -145,6 +146,7 @@ impl EchoArgs {
     /// Runs it.
     pub fn run(self) -> Result<Report, Failure> {
         demand(self.connections > 0, "connections begin at 1")?;
+        self.common.demand_share(self.connections)?;
         demand_size(self.size)?;
         let load = match self.rate {
             Some(rate) => Load::Open { rate },
@@ -233,7 +235,7 @@ impl StormArgs {
             connections: rooms.members.min(limit::MOST_MEMBERS / 2),
             runs: self.bare.runs,
             server_core: common.sender_core,
-            client_cores: common.cores.clone(),
+            client_core: common.cores[0],
         });
         let plan = storm::Plan {
             rooms,
@@ -393,6 +395,8 @@ impl MixedArgs {
             .map_err(|e| Failure::Usage(format!("{place}: {e}")))?;
         let definition = mixed::Definition::parse(&text)
             .map_err(|words| Failure::Usage(format!("{place}: {words}")))?;
+        let connections = definition.groups.iter().map(|group| group.connections);
+        self.common.demand_share(connections.sum())?;
         let plan = mixed::Plan {
             server,
             definition,

@@ -1,7 +1,8 @@
-//! All connections of a run on a few rings: opening, joining, heartbeats, closing and coming back; what arrives is handed
+//! A thread's connections on a few rings: opening, joining, heartbeats, closing and coming back; what arrives is handed
 //! to the scenario.
 //!
-//! Connection `i` is slot `i % SLOTS_A_RING` of ring `i / SLOTS_A_RING`, in each of its lives.
+//! Connections are counted by their place in the thread's share here; what is told of one, and what it tells the server, has
+//! its number in the run. Place `i` is slot `i % SLOTS_A_RING` of ring `i / SLOTS_A_RING`, in each of its lives.
 
 use std::io;
 use std::time::{Duration, Instant};
@@ -14,6 +15,7 @@ use super::handshake::{self, SocketLimits, Target};
 use super::ledger::Faults;
 use super::protocol::Protocol;
 use super::ring::{Event, Ring, RingSize};
+use super::share::Share;
 use floor::Floor;
 
 /// Below the 20,000 a ring's table may hold where `RLIMIT_NOFILE` is that low.
@@ -106,6 +108,7 @@ pub struct Manners {
 /// Opened connections.
 pub struct Fleet<'a> {
     manners: &'a Manners,
+    share: Share,
     rings: Vec<Ring>,
     connections: Vec<Connection>,
     /// The channel each connection subscribes to; publishers have none.
@@ -119,14 +122,16 @@ pub struct Fleet<'a> {
 }
 
 impl<'a> Fleet<'a> {
-    /// A fleet on `rings`, without connections yet.
+    /// A fleet of a thread on its `rings`, without connections yet.
     pub fn new(
         manners: &'a Manners,
+        share: Share,
         rings: Vec<Ring>,
         channel_of: impl Fn(usize) -> Option<String> + 'a,
     ) -> Self {
         Self {
             manners,
+            share,
             rings,
             connections: Vec::new(),
             channel_of: Box::new(channel_of),
@@ -151,11 +156,13 @@ impl<'a> Fleet<'a> {
     ) -> io::Result<()> {
         let (began, before) = (Instant::now(), self.connections.len());
         let mut last_progress = began;
+        let at_once = self.share.of(OPENING_AT_ONCE).max(1);
+        let ramp = self.manners.ramp.map(|ramp| self.share.part(ramp));
         while self.connections.len() < count || self.opening > 0 {
-            let due = self.manners.ramp.map_or(count, |ramp| {
+            let due = ramp.map_or(count, |ramp| {
                 before + (began.elapsed().as_secs_f64() * ramp) as usize
             });
-            if self.connections.len() < due.min(count) && self.opening < OPENING_AT_ONCE {
+            if self.connections.len() < due.min(count) && self.opening < at_once {
                 self.dial(self.connections.len(), None)?;
                 continue;
             }
@@ -193,8 +200,11 @@ impl<'a> Fleet<'a> {
             (None, Some(target)) => target,
             _ => target,
         };
-        let socket = handshake::start_dialling(target.address, index, *limits)
-            .map_err(|e| io::Error::new(e.kind(), format!("connection {index}: {e}")))?;
+        let from = (self.share.number(), index);
+        let socket = handshake::start_dialling(target.address, from, *limits).map_err(|e| {
+            let connection = self.share.connection(index);
+            io::Error::new(e.kind(), format!("connection {connection}: {e}"))
+        })?;
         let connection = Connection {
             stage: Stage::Upgrading,
             expendable: false,
@@ -233,6 +243,7 @@ impl<'a> Fleet<'a> {
         let mut any = false;
         for (number, ring) in self.rings.iter_mut().enumerate() {
             let mut floor = Floor {
+                share: self.share,
                 protocol: &self.manners.protocol,
                 connections: &mut self.connections,
                 faults: &mut self.faults,
@@ -281,7 +292,8 @@ impl<'a> Fleet<'a> {
                         recoverable: *recoverable,
                         since: since.as_deref(),
                     });
-                    let frames = protocol.join_frames(index as u64, token.as_deref(), wish);
+                    let number = self.share.connection(index) as u64;
+                    let frames = protocol.join_frames(number, token.as_deref(), wish);
                     self.send(index, &frames)?;
                 }
                 Errand::Pong(index) => self.send(index, &protocol.pong_frame())?,

@@ -106,18 +106,19 @@ pub struct SocketLimits {
 ///
 /// No delay, and closing resets: no TIME_WAIT is left behind for the next run.
 pub fn dial(target: SocketAddr, index: usize) -> io::Result<TcpStream> {
-    let socket = prepare(Type::STREAM, target, index)?;
+    let socket = prepare(Type::STREAM, target, source(0, index))?;
     socket.connect(&target.into())?;
     Ok(socket.into())
 }
 
-/// The same without waiting: on loopback it is connected at once, elsewhere sends are refused until it is.
+/// The same without waiting, from an address of this thread's own: on loopback it is connected at once, elsewhere sends are
+/// refused until it is.
 pub fn start_dialling(
     target: SocketAddr,
-    index: usize,
+    (thread, index): (usize, usize),
     limits: SocketLimits,
 ) -> io::Result<TcpStream> {
-    let socket = prepare(Type::STREAM.nonblocking(), target, index)?;
+    let socket = prepare(Type::STREAM.nonblocking(), target, source(thread, index))?;
     if let Some(bytes) = limits.receive_buffer {
         socket.set_recv_buffer_size(bytes)?;
     }
@@ -133,22 +134,21 @@ pub fn start_dialling(
     Ok(socket.into())
 }
 
-fn prepare(kind: Type, target: SocketAddr, index: usize) -> io::Result<Socket> {
+fn prepare(kind: Type, target: SocketAddr, source: IpAddr) -> io::Result<Socket> {
     let socket = Socket::new(Domain::IPV4, kind, None)?;
     socket.set_tcp_nodelay(true)?;
     socket.set_linger(Some(Duration::ZERO))?;
     if target.ip().is_loopback() {
-        socket.bind(&SocketAddr::new(source(index), 0).into())?;
+        socket.bind(&SocketAddr::new(source, 0).into())?;
     }
     Ok(socket)
 }
 
-/// 127.1.0.1, 127.1.0.2, …: the whole of 127.0.0.0/8 is local on Linux.
-fn source(index: usize) -> IpAddr {
+/// 127.1.0.1, 127.1.0.2, … of the first thread, 127.2.0.1, … of the second: the whole of 127.0.0.0/8 is local on Linux.
+fn source(thread: usize, index: usize) -> IpAddr {
     let number = (index / CONNECTIONS_A_SOURCE) as u32 + 1;
-    IpAddr::V4(Ipv4Addr::from(
-        u32::from(Ipv4Addr::new(127, 1, 0, 0)) + number,
-    ))
+    let first = Ipv4Addr::new(127, 1 + thread as u8, 0, 0);
+    IpAddr::V4(Ipv4Addr::from(u32::from(first) + number))
 }
 
 /// Looks for the end of the answer in what has arrived: its length, or none when it is not all there.
@@ -224,10 +224,11 @@ mod tests {
 
     #[test]
     fn spreads_connections_over_source_addresses() {
-        assert_eq!(source(0), IpAddr::from([127, 1, 0, 1]));
-        assert_eq!(source(9_999), IpAddr::from([127, 1, 0, 1]));
-        assert_eq!(source(10_000), IpAddr::from([127, 1, 0, 2]));
-        assert_eq!(source(2_560_000), IpAddr::from([127, 1, 1, 1]));
+        assert_eq!(source(0, 0), IpAddr::from([127, 1, 0, 1]));
+        assert_eq!(source(0, 9_999), IpAddr::from([127, 1, 0, 1]));
+        assert_eq!(source(0, 10_000), IpAddr::from([127, 1, 0, 2]));
+        assert_eq!(source(0, 2_560_000), IpAddr::from([127, 1, 1, 1]));
+        assert_eq!(source(1, 0), IpAddr::from([127, 2, 0, 1]));
     }
 
     #[test]

@@ -34,6 +34,30 @@ impl Faults {
         *self == Self::default()
     }
 
+    /// Takes over all of another thread's.
+    pub fn add(&mut self, other: Self) {
+        let Self {
+            lost,
+            duplicated,
+            reordered,
+            corrupted,
+            misrouted,
+            refused,
+            closed,
+            malformed,
+            first,
+        } = other;
+        self.lost += lost;
+        self.duplicated += duplicated;
+        self.reordered += reordered;
+        self.corrupted += corrupted;
+        self.misrouted += misrouted;
+        self.refused += refused;
+        self.closed += closed;
+        self.malformed += malformed;
+        self.first = self.first.take().or(first);
+    }
+
     /// Keeps the first explanation.
     pub fn explain(&mut self, words: impl FnOnce() -> String) {
         if self.first.is_none() {

@@ -11,3 +11,4 @@ pub mod payload;
 pub mod protocol;
 pub mod raw;
 pub mod ring;
+pub mod share;

@@ -50,6 +50,13 @@ impl Counts {
             ..Self::default()
         }
     }
+
+    /// Adds what another thread has counted.
+    pub fn add(&mut self, other: Self) {
+        self.connections += other.connections;
+        self.deliveries += other.deliveries;
+        self.publications += other.publications;
+    }
 }
 
 /// A second, or what was left of it when its phase ended.

@@ -12,12 +12,12 @@ use std::io;
 use std::ops::Range;
 use std::time::Instant;
 
-use crate::measure::cpu;
 use crate::measure::histogram::Times;
 use crate::measure::series::Phase;
 use crate::report::Report;
-use crate::scenario::traffic::{Event, Group, Traffic};
-use crate::scenario::{Phases, Rooms};
+use crate::scenario::threads::Worker;
+use crate::scenario::traffic::{Event, Group, Measured, Traffic, Window};
+use crate::scenario::{Phases, Rooms, threads};
 
 /// The first id of a command of ours: behind those of joining.
 const FIRST_ID: u64 = 100;
@@ -35,20 +35,97 @@ pub struct Plan {
     pub phases: Phases,
 }
 
+/// What a thread found out.
+struct Part {
+    without: Window,
+    with: Measured,
+    joined: u64,
+    behind: u64,
+    joins: Times,
+}
+
 /// Runs it and fills the report.
 pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
     let rooms = &plan.rooms;
-    cpu::pin(&rooms.cores)?;
     let server = &rooms.server;
-    let (members, subscribing) = (rooms.members, !plan.connections);
+    let parts = threads::run(&rooms.cores, &server.pids, |worker| {
+        come_and_go(plan, worker)
+    })?;
+    let (mut pairs, mut behind, mut joins) = (0, 0, Times::new());
+    for part in &parts {
+        pairs += part.joined;
+        behind += part.behind;
+        joins.add(&part.joins);
+    }
+    let (quiet, loud): (Vec<_>, Vec<_>) = parts
+        .into_iter()
+        .map(|part| (part.without, part.with))
+        .unzip();
+    let (without, measured) = (Window::of_all(quiet), Measured::of_all(loud));
+    let with = &measured.window;
+    let kind = match plan.connections {
+        true => "whole connections",
+        false => "subscriptions",
+    };
+    let words = format!(
+        "{}; {}; {} joins and leaves a second ({kind}, {} of them)",
+        rooms.load.words(),
+        rooms.words(),
+        plan.joins,
+        plan.comers
+    );
+    measured.tell_verdict(server, &words, report);
+    without.judge(true, report);
+    with.tell(server, true, report);
+    let per_second = pairs as f64 / with.seconds();
+    report.figure(
+        "joins_per_second",
+        per_second,
+        "/s",
+        "answered in the window",
+    );
+    report.figure(
+        "joins_behind",
+        behind as f64,
+        "",
+        "had nobody to come or go",
+    );
+    let ms = |ns: u64| ns as f64 / 1e6;
+    let (quiet, loud) = measured.without_and_with();
+    report.figure("p99_without", ms(quiet.p99_ns), "ms", "the fan-out alone");
+    report.figure("p99_with", ms(loud.p99_ns), "ms", "with joins and leaves");
+    let join = joins.percentiles();
+    report.figure(
+        "join_p50",
+        ms(join.p50_ns),
+        "ms",
+        "a join, until its answer",
+    );
+    report.figure("join_p99", ms(join.p99_ns), "ms", "");
+    if !server.pids.is_empty() && pairs > 0 {
+        let fan_out = without.ns_a_delivery() * with.deliveries() as f64;
+        let rest = with.server_ns() as f64 - fan_out;
+        let note = "CPU of a join and a leave, what a delivery costs alone taken off";
+        report.figure("server_us_per_pair", rest / pairs as f64 / 1e3, "µs", note);
+    }
+    Ok(())
+}
+
+/// Both windows on one thread.
+fn come_and_go(plan: &Plan, worker: Worker) -> io::Result<Part> {
+    let rooms = &plan.rooms;
+    let (members, all) = (rooms.members, rooms.members + plan.comers);
+    let comers = worker.share.range(members..all);
     let group = Group {
-        members: members + plan.comers,
+        members: all,
         ..rooms.group()
     };
-    let joins = move |index: usize| index < members || !subscribing;
-    let mut traffic = Traffic::open_partly(server, &[group], rooms.publishers, joins)?;
-    let comers = members..members + plan.comers;
-    let mut churn = Churn::new(comers.clone(), plan.joins, plan.connections);
+    let (first, subscribing) = (comers.start, !plan.connections);
+    let joins = move |place: usize| place < first || !subscribing;
+    let mut traffic =
+        Traffic::open_partly(worker, &rooms.server, &[group], rooms.publishers, joins)?;
+    let rate = plan.joins * comers.len() as f64 / plan.comers as f64;
+    let mut churn = Churn::new(comers.clone(), rate, plan.connections);
     if plan.connections {
         // They begin outside, as those that only subscribe do.
         for index in comers {
@@ -71,51 +148,15 @@ pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
         }
         churn.turn(traffic)
     })?;
-    let (pairs, behind) = (churn.joined, churn.behind);
+    let (joined, behind) = (churn.joined, churn.behind);
     traffic.drain()?;
-    let measured = traffic.settle(with);
-    let with = &measured.window;
-    let kind = match plan.connections {
-        true => "whole connections",
-        false => "subscriptions",
-    };
-    let words = format!(
-        "{}; {}; {} joins and leaves a second ({kind}, {} of them)",
-        rooms.load.words(),
-        rooms.words(),
-        plan.joins,
-        plan.comers
-    );
-    measured.tell_verdict(server, &words, report);
-    without.judge(true, report);
-    with.tell(server, true, report);
-    let joins = pairs as f64 / with.seconds();
-    report.figure("joins_per_second", joins, "/s", "answered in the window");
-    report.figure(
-        "joins_behind",
-        behind as f64,
-        "",
-        "had nobody to come or go",
-    );
-    let ms = |ns: u64| ns as f64 / 1e6;
-    let (quiet, loud) = measured.without_and_with();
-    report.figure("p99_without", ms(quiet.p99_ns), "ms", "the fan-out alone");
-    report.figure("p99_with", ms(loud.p99_ns), "ms", "with joins and leaves");
-    let join = churn.latency.percentiles();
-    report.figure(
-        "join_p50",
-        ms(join.p50_ns),
-        "ms",
-        "a join, until its answer",
-    );
-    report.figure("join_p99", ms(join.p99_ns), "ms", "");
-    if !server.pids.is_empty() && pairs > 0 {
-        let fan_out = without.ns_a_delivery() * with.deliveries() as f64;
-        let rest = with.server_ns() as f64 - fan_out;
-        let note = "CPU of a join and a leave, what a delivery costs alone taken off";
-        report.figure("server_us_per_pair", rest / pairs as f64 / 1e3, "µs", note);
-    }
-    Ok(())
+    Ok(Part {
+        without,
+        with: traffic.settle(with)?,
+        joined,
+        behind,
+        joins: churn.latency,
+    })
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,7 +167,7 @@ enum Side {
     Joining,
 }
 
-/// Members that come and go by timetable.
+/// A thread's members that come and go by timetable.
 pub(super) struct Churn {
     comers: Range<usize>,
     rate: f64,

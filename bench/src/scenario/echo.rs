@@ -9,9 +9,9 @@
 
 use std::io;
 
-use crate::measure::cpu;
 use crate::report::Report;
-use crate::scenario::{Load, Phases, Rooms};
+use crate::scenario::traffic::Measured;
+use crate::scenario::{Load, Phases, Rooms, words_of_threads};
 
 /// What to measure.
 pub struct Plan {
@@ -23,13 +23,18 @@ pub struct Plan {
 /// Runs it and fills the report.
 pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
     let rooms = &plan.rooms;
-    cpu::pin(&rooms.cores)?;
-    let measured = rooms.open()?.run(plan.phases)?;
+    let parts = rooms.on_each_thread(|traffic| traffic.run(plan.phases))?;
+    let measured = Measured::of_all(parts);
     let words = match rooms.load {
         Load::Closed { in_flight } => format!("closed loop, {in_flight} in flight a connection"),
         load => load.words(),
     };
-    let words = format!("{words}; {} connections, {} B", rooms.members, rooms.size);
+    let words = format!(
+        "{words}; {} connections, {} B{}",
+        rooms.members,
+        rooms.size,
+        words_of_threads(&rooms.cores)
+    );
     measured.tell_verdict(&rooms.server, &words, report);
     let open = matches!(rooms.load, Load::Open { .. });
     measured.window.tell(&rooms.server, open, report);

@@ -8,10 +8,9 @@
 
 use std::io;
 
-use crate::measure::cpu;
 use crate::measure::histogram::Spread;
 use crate::report::Report;
-use crate::scenario::traffic::Window;
+use crate::scenario::traffic::{Measured, Window};
 use crate::scenario::{Load, Phases, Rooms, limit};
 
 /// What to measure.
@@ -26,8 +25,8 @@ pub struct Plan {
 pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
     let before = plan.limit.as_ref().map(limit::measure).transpose()?;
     let rooms = &plan.rooms;
-    cpu::pin(&rooms.cores)?;
-    let measured = rooms.open()?.run(plan.phases)?;
+    let parts = rooms.on_each_thread(|traffic| traffic.run(plan.phases))?;
+    let measured = Measured::of_all(parts);
     let after = plan.limit.clone().map(|limit| {
         limit::measure(&limit::Plan {
             as_served: Some(measured.window.bytes_a_delivery()).filter(|bytes| *bytes > 0),

@@ -15,13 +15,16 @@ use std::time::{Duration, Instant};
 use crate::client::centrifuge::Reply;
 use crate::client::fleet::{Fleet, News, SLOTS_A_RING, rings};
 use crate::client::handshake::dial;
+use crate::client::ledger::Faults;
 use crate::client::ring::{Ring, RingSize};
+use crate::client::share::Share;
 use crate::measure::cpu;
 use crate::measure::memory::Memory;
-use crate::measure::recorder::Recorder;
+use crate::measure::recorder::{Recorder, Recording};
 use crate::measure::series::{Counts, Phase};
 use crate::report::Report;
-use crate::scenario::Server;
+use crate::scenario::threads::{self, Barrier, Worker};
+use crate::scenario::{Server, words_of_threads};
 
 /// How long a server may take to come to rest before memory is read.
 const SETTLE: Duration = Duration::from_secs(3);
@@ -39,50 +42,57 @@ pub struct Plan<'a> {
     pub cores: &'a [usize],
 }
 
+/// What the leading thread reads, and when.
+#[derive(Clone, Copy)]
+struct Reading {
+    at: Instant,
+    memory: Memory,
+    server_ns: u64,
+}
+
+/// What a thread found out; of several threads the sum, and the readings of the leading one.
+struct Part {
+    /// Before the first connection.
+    fresh: Reading,
+    /// When the last had joined.
+    open: Reading,
+    /// At the ends of the window.
+    full: Reading,
+    late: Reading,
+    /// In the window.
+    pings: u64,
+    faults: Faults,
+    recording: Option<Recording>,
+}
+
 /// Runs it and fills the report.
 pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
     cpu::pin(plan.cores)?;
-    // Buffers and tables first: they are no part of a connection.
-    let rings = rings(plan.connections)?;
     let bare = plan
         .limit
         .then(|| bare_sockets(plan.connections))
         .transpose()?;
     let n = plan.connections as f64;
-
-    let (server, pids) = (plan.server, plan.server.pids.as_slice());
-    let channel_of = |index: usize| Some(server.channel(index % server.channels));
-    let mut fleet = Fleet::new(&server.manners, rings, channel_of);
-    let fresh = Memory::read(pids)?;
-    let cpu_fresh = cpu::of_processes(pids)?;
-    let mut recorder = Recorder::start(pids, plan.connections)?;
-    fleet.open(
-        plan.connections,
-        |_, _, _| {},
-        |joined| {
-            let now = Instant::now();
-            if recorder.is_due(now) {
-                recorder.close(now, None, Counts::of_connections(joined));
-            }
-        },
-    )?;
-    let cpu_open = cpu::of_processes(pids)?;
-    let counts = |fleet: &Fleet<'_>| Counts::of_connections(fleet.joined());
-    recorder.enter(Phase::Settle, None, counts(&fleet));
-    attend(&mut fleet, plan, SETTLE, &mut recorder)?;
-    let full = Memory::read(pids)?;
-    recorder.enter(Phase::Measure, None, counts(&fleet));
-    let (pings, start, cpu_start) = (fleet.pings(), Instant::now(), cpu::of_processes(pids)?);
-    attend(&mut fleet, plan, plan.window, &mut recorder)?;
-    let (seconds, cpu_end) = (start.elapsed().as_secs_f64(), cpu::of_processes(pids)?);
-    let late = Memory::read(pids)?;
-
-    report.record(recorder.finish(None, counts(&fleet)).series);
-    report.verdict(fleet.faults.clone());
+    let server = plan.server;
+    let parts = threads::run(plan.cores, &server.pids, |worker| {
+        Idle::new(plan, worker)?.run()
+    })?;
+    let all = parts.into_iter().reduce(|mut all, part| {
+        all.pings += part.pings;
+        all.faults.add(part.faults);
+        all
+    });
+    let all = all.expect("a run has a thread");
+    let (fresh, full, late) = (all.fresh.memory, all.full.memory, all.late.memory);
+    if let Some(recording) = all.recording {
+        report.record(recording.series);
+    }
+    report.verdict(all.faults);
     report.remarks.push(format!(
-        "{} connections in {} channels, {}",
+        "{} connections in {} channels{}, {}",
         plan.connections,
         server.channels,
+        words_of_threads(plan.cores),
         server.manners.protocol.name()
     ));
     let each = |full: u64, fresh: u64| (full as f64 - fresh as f64) / n;
@@ -163,14 +173,16 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
             ));
         }
     }
-    let per_second = cpu_end.saturating_sub(cpu_start) as f64 / seconds / n;
+    let seconds = (all.late.at - all.full.at).as_secs_f64();
+    let cpu = |from: &Reading, to: &Reading| to.server_ns.saturating_sub(from.server_ns) as f64;
+    let per_second = cpu(&all.full, &all.late) / seconds / n;
     report.figure(
         "server_cpu_per_connection",
         per_second,
         "ns/s",
         "over the window",
     );
-    let seen = (fleet.pings() - pings) as f64 / n;
+    let seen = all.pings as f64 / n;
     report.figure("pings_per_connection", seen, "", "in the window");
     if seen < 0.5 {
         report
@@ -179,41 +191,161 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
     }
     report.figure(
         "open_cpu_per_connection",
-        cpu_open.saturating_sub(cpu_fresh) as f64 / n / 1e3,
+        cpu(&all.fresh, &all.open) / n / 1e3,
         "µs",
         "accept, upgrade, join",
     );
     Ok(())
 }
 
-/// Answers pings, asleep between them.
-fn attend(
-    fleet: &mut Fleet<'_>,
-    plan: &Plan<'_>,
-    time: Duration,
-    recorder: &mut Recorder,
-) -> io::Result<()> {
-    let deadline = Instant::now() + time;
-    loop {
-        let now = Instant::now();
-        let left = deadline.saturating_duration_since(now);
-        if left.is_zero() {
-            return Ok(());
+/// One thread's connections.
+struct Idle<'a> {
+    plan: &'a Plan<'a>,
+    share: Share,
+    fleet: Fleet<'a>,
+    barrier: Barrier,
+    recorder: Recorder,
+}
+
+impl<'a> Idle<'a> {
+    fn new(plan: &'a Plan<'a>, worker: Worker) -> io::Result<Self> {
+        let (server, share) = (plan.server, worker.share);
+        let channel_of = move |place: usize| {
+            let number = share.connection(place) % server.channels;
+            Some(server.channel(number))
+        };
+        let rings = rings(share.of(plan.connections))?;
+        Ok(Self {
+            plan,
+            share,
+            fleet: Fleet::new(&server.manners, share, rings, channel_of),
+            barrier: worker.barrier,
+            recorder: worker.recorder,
+        })
+    }
+
+    fn run(mut self) -> io::Result<Part> {
+        let connections = self.share.of(self.plan.connections);
+        self.recorder.expect(connections);
+        // Buffers and tables are there: they are no part of a connection.
+        let fresh = self.read_together()?;
+        let recorder = &mut self.recorder;
+        self.fleet.open(
+            connections,
+            |_, _, _| {},
+            |joined| {
+                let now = Instant::now();
+                if recorder.is_due(now) {
+                    recorder.close(now, None, Counts::of_connections(joined));
+                }
+            },
+        )?;
+        let open = self.read_together()?;
+        self.begin(Phase::Settle)?;
+        self.attend(SETTLE)?;
+        let full = self.read_together()?;
+        self.begin(Phase::Measure)?;
+        let pings = self.fleet.pings();
+        self.attend(self.plan.window)?;
+        let pings = self.fleet.pings() - pings;
+        let late = self.read_together()?;
+        self.cut()?;
+        Ok(Part {
+            fresh,
+            open,
+            full,
+            late,
+            pings,
+            faults: self.fleet.faults.clone(),
+            recording: self.recorder.finish(),
+        })
+    }
+
+    /// What the leading thread reads once all are here; the others go on when it has.
+    fn read_together(&mut self) -> io::Result<Reading> {
+        self.meet()?;
+        let pids = match self.share.number() {
+            0 => self.plan.server.pids.as_slice(),
+            _ => &[],
+        };
+        let reading = Reading {
+            memory: Memory::read(pids)?,
+            server_ns: cpu::of_processes(pids)?,
+            at: Instant::now(),
+        };
+        self.meet()?;
+        Ok(reading)
+    }
+
+    fn begin(&mut self, phase: Phase) -> io::Result<()> {
+        self.cut()?;
+        self.recorder.begin(phase);
+        Ok(())
+    }
+
+    /// All threads end the present second here.
+    fn cut(&mut self) -> io::Result<()> {
+        self.meet()?;
+        if self.share.number() == 0 {
+            self.close();
         }
-        fleet.poll(|index, news, faults| {
+        self.meet()
+    }
+
+    fn close(&mut self) {
+        let counts = Counts::of_connections(self.fleet.joined());
+        self.recorder.close(Instant::now(), None, counts);
+    }
+
+    fn record(&mut self) {
+        while self.recorder.is_due(Instant::now()) {
+            self.close();
+        }
+    }
+
+    /// Waits for the other threads, and answers pings meanwhile.
+    fn meet(&mut self) -> io::Result<()> {
+        self.barrier.arrive();
+        while !self.barrier.all_are_here()? {
+            self.turn()?;
+            self.record();
+            thread::yield_now();
+        }
+        if self.share.number() > 0 {
+            self.record();
+        }
+        Ok(())
+    }
+
+    /// Answers pings, asleep between them.
+    fn attend(&mut self, time: Duration) -> io::Result<()> {
+        let deadline = Instant::now() + time;
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if left.is_zero() {
+                return Ok(());
+            }
+            self.barrier.check()?;
+            self.turn()?;
+            self.fleet.wait(left.min(Duration::from_millis(100)))?;
+            self.record();
+        }
+    }
+
+    fn turn(&mut self) -> io::Result<()> {
+        let (protocol, share) = (&self.plan.server.manners.protocol, self.share);
+        self.fleet.poll(|index, news, faults| {
             let News::Reply(reply) = news else { return };
-            match plan.server.manners.protocol.read_reply(reply) {
+            match protocol.read_reply(reply) {
                 Reply::Push | Reply::Done(_) | Reply::Foreign => {}
                 other => {
                     faults.malformed += 1;
-                    faults.explain(|| format!("connection {index}: {other:?}"));
+                    let connection = share.connection(index);
+                    faults.explain(|| format!("connection {connection}: {other:?}"));
                 }
             }
         })?;
-        fleet.wait(left.min(Duration::from_millis(100)))?;
-        if recorder.is_due(now) {
-            recorder.close(now, None, Counts::of_connections(fleet.joined()));
-        }
+        Ok(())
     }
 }
 

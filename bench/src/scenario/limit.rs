@@ -49,7 +49,7 @@ pub struct Plan {
     /// How long one run of one loop takes at least.
     pub run_time: Duration,
     pub sender_core: usize,
-    pub receiver_cores: Vec<usize>,
+    pub receiver_core: usize,
 }
 
 impl Plan {
@@ -59,7 +59,7 @@ impl Plan {
             connections: self.members.min(MOST_MEMBERS / 2),
             runs: self.runs,
             server_core: self.sender_core,
-            client_cores: self.receiver_cores.clone(),
+            client_core: self.receiver_core,
         }
     }
 }
@@ -159,7 +159,7 @@ pub fn measure(plan: &Plan) -> io::Result<Baselines> {
 
 /// Drains everything; bytes by socket.
 fn receive(plan: &Plan, address: SocketAddr, drain: &Drain) -> io::Result<Vec<u64>> {
-    cpu::pin(&plan.receiver_cores)?;
+    cpu::pin(&[plan.receiver_core])?;
     let mut rings = rings(plan.members)?;
     for index in 0..plan.members {
         let ring = &mut rings[index / SLOTS_A_RING];
@@ -342,7 +342,7 @@ mod tests {
             runs: 2,
             run_time: Duration::from_millis(10),
             sender_core: 0,
-            receiver_cores: vec![std::thread::available_parallelism().map_or(0, |n| n.get() - 1)],
+            receiver_core: std::thread::available_parallelism().map_or(0, |n| n.get() - 1),
         };
         let baselines = measure(&plan).unwrap();
         for spread in [
@@ -368,7 +368,7 @@ mod tests {
             runs: 1,
             run_time: Duration::ZERO,
             sender_core: 0,
-            receiver_cores: vec![0],
+            receiver_core: 0,
         };
         assert!(measure(&plan).is_err());
     }

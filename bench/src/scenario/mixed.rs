@@ -5,16 +5,15 @@
 //! slowly nothing is owed.
 
 use std::io;
-use std::ops::Range;
 
 use serde::Deserialize;
 
-use crate::measure::cpu;
 use crate::report::Report;
-use crate::scenario::Server;
 use crate::scenario::churn::Churn;
 use crate::scenario::slow::Readers;
-use crate::scenario::traffic::{self, Load, Phases, Publishers, Traffic};
+use crate::scenario::threads::{self, Worker};
+use crate::scenario::traffic::{self, Load, Measured, Phases, Publishers, Traffic};
+use crate::scenario::{Server, words_of_threads};
 
 /// The groups, as they stand in a TOML file.
 #[derive(Clone, Debug, Deserialize)]
@@ -97,17 +96,51 @@ impl Definition {
 
 /// Runs it and fills the report.
 pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
-    cpu::pin(&plan.cores)?;
-    let server = &plan.server;
+    let (server, groups) = (&plan.server, &plan.definition.groups);
+    let parts = threads::run(&plan.cores, &server.pids, |worker| mix(plan, worker))?;
+    let reconnects: u64 = parts.iter().map(|(_, reconnects)| reconnects).sum();
+    let measured = Measured::of_all(parts.into_iter().map(|(measured, _)| measured));
+    let connections: usize = groups.iter().map(|group| group.connections).sum();
+    let words = format!(
+        "{} groups, {connections} connections{}",
+        groups.len(),
+        words_of_threads(&plan.cores)
+    );
+    measured.tell_verdict(server, &words, report);
+    measured.window.tell(server, true, report);
+    for (group, times) in groups.iter().zip(&measured.window.latencies) {
+        let times = times.percentiles();
+        let note = format!(
+            "{} deliveries; p50 {:.3} ms, max {:.3} ms",
+            times.count,
+            times.p50_ns as f64 / 1e6,
+            times.max_ns as f64 / 1e6
+        );
+        report.figure(
+            format!("p99_of_{}", group.name),
+            times.p99_ns as f64 / 1e6,
+            "ms",
+            note,
+        );
+    }
+    report.figure("reconnects", reconnects as f64, "", "answered");
+    Ok(())
+}
+
+/// The mix on one thread, and how many of its members have reconnected.
+fn mix(plan: &Plan, worker: Worker) -> io::Result<(Measured, u64)> {
+    let share = worker.share;
     let groups: Vec<traffic::Group> = plan.definition.groups.iter().map(layout).collect();
-    let mut traffic = Traffic::open(server, &groups, Publishers::Apart(plan.publishers))?;
+    let publishers = Publishers::Apart(plan.publishers);
+    let mut traffic = Traffic::open(worker, &plan.server, &groups, publishers)?;
     traffic.room.events = Some(Vec::new());
     let (mut churns, mut readers, mut first) = (Vec::new(), Vec::new(), 0);
     for group in &plan.definition.groups {
-        let members: Range<usize> = first..first + group.connections;
-        first = members.end;
+        let members = share.range(first..first + group.connections);
+        first += group.connections;
         if group.reconnects > 0.0 {
-            churns.push(Churn::all_inside(members.clone(), group.reconnects));
+            let rate = group.reconnects * members.len() as f64 / group.connections as f64;
+            churns.push(Churn::all_inside(members.clone(), rate));
         }
         if let Some(bytes) = group.reads {
             let slow = Readers::new(members.collect(), bytes);
@@ -131,33 +164,8 @@ pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
         Ok(any)
     })?;
     traffic.drain()?;
-    let measured = traffic.settle(window);
-    let words = format!("{} groups, {first} connections", groups.len());
-    measured.tell_verdict(server, &words, report);
-    measured.window.tell(server, true, report);
-    for (group, times) in plan
-        .definition
-        .groups
-        .iter()
-        .zip(&measured.window.latencies)
-    {
-        let times = times.percentiles();
-        let note = format!(
-            "{} deliveries; p50 {:.3} ms, max {:.3} ms",
-            times.count,
-            times.p50_ns as f64 / 1e6,
-            times.max_ns as f64 / 1e6
-        );
-        report.figure(
-            format!("p99_of_{}", group.name),
-            times.p99_ns as f64 / 1e6,
-            "ms",
-            note,
-        );
-    }
-    let reconnects: u64 = churns.iter().map(|churn| churn.joined).sum();
-    report.figure("reconnects", reconnects as f64, "", "answered");
-    Ok(())
+    let reconnects = churns.iter().map(|churn| churn.joined).sum();
+    Ok((traffic.settle(window)?, reconnects))
 }
 
 fn layout(group: &Group) -> traffic::Group {

@@ -15,9 +15,11 @@ mod random;
 pub mod recover;
 pub mod slow;
 pub mod storm;
+mod threads;
 mod traffic;
 
 use random::Random;
+pub use threads::MOST as MOST_THREADS;
 use traffic::{Group, Traffic};
 pub use traffic::{Load, Phases, Publishers, SETTLE};
 
@@ -42,16 +44,11 @@ pub struct Rooms {
     /// Bytes of a publication's data.
     pub size: usize,
     pub load: Load,
-    /// The generator's.
+    /// The generator's: a thread each.
     pub cores: Vec<usize>,
 }
 
 impl Rooms {
-    /// Opens and joins everybody.
-    fn open(&self) -> io::Result<Traffic<'_>> {
-        Traffic::open(&self.server, &[self.group()], self.publishers)
-    }
-
     fn group(&self) -> Group {
         Group {
             members: self.members,
@@ -59,6 +56,22 @@ impl Rooms {
             size: self.size,
             load: self.load,
         }
+    }
+
+    /// Opens and joins everybody, and does `work` on each thread; what came of it, the leading thread's first.
+    fn on_each_thread<T: Send>(
+        &self,
+        work: impl Fn(Traffic<'_>) -> io::Result<T> + Sync,
+    ) -> io::Result<Vec<T>> {
+        threads::run(&self.cores, &self.server.pids, |worker| {
+            let groups = [self.group()];
+            work(Traffic::open(
+                worker,
+                &self.server,
+                &groups,
+                self.publishers,
+            )?)
+        })
     }
 
     /// In words, for the report.
@@ -70,9 +83,18 @@ impl Rooms {
             ..
         } = self;
         format!(
-            "{members} members in {} channels, {size} B",
-            server.channels
+            "{members} members in {} channels, {size} B{}",
+            server.channels,
+            words_of_threads(&self.cores)
         )
+    }
+}
+
+/// Nothing of a single one.
+fn words_of_threads(cores: &[usize]) -> String {
+    match cores.len() {
+        1 => String::new(),
+        threads => format!(", {threads} generator threads"),
     }
 }
 

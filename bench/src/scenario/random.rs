@@ -4,8 +4,9 @@
 pub(super) struct Random(u64);
 
 impl Random {
-    pub(super) fn new() -> Self {
-        Self(0x5eed)
+    /// Those of the thread with this number.
+    pub(super) fn new(thread: usize) -> Self {
+        Self(0x5eed ^ (thread as u64) << 32)
     }
 
     /// From 0 up to and without 1.

@@ -6,14 +6,14 @@
 //! the same bytes to a member that was there. The server's history must hold M.
 
 use std::io;
+use std::ops::Range;
 use std::time::{Duration, Instant};
 
-use crate::measure::cpu;
 use crate::measure::histogram::Times;
 use crate::measure::series::Phase;
 use crate::report::Report;
 use crate::scenario::Rooms;
-use crate::scenario::traffic::{Event, SETTLE, Standing, Traffic};
+use crate::scenario::traffic::{Ended, Event, SETTLE, Standing, Traffic};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 
@@ -28,46 +28,33 @@ pub struct Plan {
     pub at_once: usize,
 }
 
+/// What a thread found out; times are the leading thread's for all.
+struct Part {
+    /// Server CPU of having been there, and its deliveries to this thread.
+    there_ns: u64,
+    there: u64,
+    plain: Comeback,
+    catching_up: Comeback,
+    times: Times,
+    ended: Ended,
+}
+
 /// Runs it and fills the report.
 pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
     let rooms = &plan.rooms;
-    cpu::pin(&rooms.cores)?;
     let server = &rooms.server;
-    let mut traffic = rooms.open()?;
-    traffic.room.events = Some(Vec::new());
-    traffic.room.offsets = Some(vec![0; plan.rooms.members]);
-    // Having been there.
-    traffic.rest(SETTLE)?;
-    traffic.enter(Phase::Measure);
-    let (before, began) = (traffic.mark()?, traffic.room.deliveries);
-    for _ in 0..plan.missed {
-        publish_and_wait(&mut traffic)?;
-    }
-    traffic.drain()?;
-    let fan_out = traffic.mark()?.server_ns.saturating_sub(before.server_ns) as f64
-        / (traffic.room.deliveries - began).max(1) as f64;
-    // A comeback that missed nothing.
-    away(&mut traffic, 0..plan.rooms.members)?;
-    let mut plain_times = Times::new();
-    let plain = come_back(plan, &mut traffic, &mut plain_times)?;
-    // Catching up from several offsets.
     let steps = plan.offsets.min(plan.missed);
-    for step in 0..steps {
-        let share = |step: usize| plan.rooms.members * step / steps;
-        away(&mut traffic, share(step)..share(step + 1))?;
-        for _ in plan.missed * step / steps..plan.missed * (step + 1) / steps {
-            publish_and_wait(&mut traffic)?;
-        }
-    }
+    let parts = rooms.on_each_thread(|traffic| leave_and_come_back(plan, steps, traffic))?;
+    let deliveries: u64 = parts.iter().map(|part| part.there).sum();
+    let fan_out = parts[0].there_ns as f64 / deliveries.max(1) as f64;
+    let (plain, catching_up) = (parts[0].plain, parts[0].catching_up);
     let mut times = Times::new();
-    let catching_up = come_back(plan, &mut traffic, &mut times)?;
-    let (recovered, unrecovered) = (traffic.room.recovered, traffic.room.unrecovered);
-    // Everybody is really back.
-    publish_and_wait(&mut traffic)?;
-    traffic.drain()?;
-    let (faults, checked, series) = traffic.conclude();
-    report.verdict(faults);
-    report.record(series);
+    parts.iter().for_each(|part| times.add(&part.times));
+    let ended = Ended::of_all(parts.into_iter().map(|part| part.ended));
+    let (recovered, unrecovered) = (ended.recovered, ended.unrecovered);
+    let checked = ended.deliveries;
+    report.verdict(ended.faults.clone());
+    report.record(ended.series());
     report.remarks.push(format!(
         "{}; missed up to {} publications from {steps} offsets, {}; {checked} deliveries checked; latency is that of a comeback, connect to joined; in the series it is that of deliveries",
         rooms.words(),
@@ -124,16 +111,51 @@ pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
     Ok(())
 }
 
-fn publish_and_wait(traffic: &mut Traffic<'_>) -> io::Result<()> {
-    traffic.publish_everywhere()?;
-    let published = traffic.published();
-    traffic.turn_while(PATIENCE, "publishing", |traffic| {
-        Ok(traffic.room.answered < published)
+/// Everything on one thread.
+fn leave_and_come_back(plan: &Plan, steps: usize, mut traffic: Traffic<'_>) -> io::Result<Part> {
+    let members = plan.rooms.members;
+    traffic.room.events = Some(Vec::new());
+    traffic.room.offsets = Some(vec![0; traffic.share.of(members)]);
+    // Having been there.
+    traffic.rest(SETTLE)?;
+    traffic.enter(Phase::Measure)?;
+    let before = traffic.mark()?;
+    for _ in 0..plan.missed {
+        traffic.publish_and_wait()?;
+    }
+    traffic.drain()?;
+    let after = traffic.mark()?;
+    // A comeback that missed nothing.
+    away(&mut traffic, 0..members)?;
+    let plain = come_back(plan, &mut traffic, &mut Times::new())?;
+    // Catching up from several offsets.
+    for step in 0..steps {
+        let first = |step: usize| members * step / steps;
+        away(&mut traffic, first(step)..first(step + 1))?;
+        for _ in plan.missed * step / steps..plan.missed * (step + 1) / steps {
+            traffic.publish_and_wait()?;
+        }
+        // Each knows of all before it looks who has everything.
+        traffic.meet()?;
+    }
+    let mut times = Times::new();
+    let catching_up = come_back(plan, &mut traffic, &mut times)?;
+    // Everybody is really back.
+    traffic.publish_and_wait()?;
+    traffic.drain()?;
+    Ok(Part {
+        there_ns: after.server_ns.saturating_sub(before.server_ns),
+        there: after.deliveries - before.deliveries,
+        plain,
+        catching_up,
+        times,
+        ended: traffic.conclude()?,
     })
 }
 
-/// They are reset with nothing outstanding, and will be back.
-fn away(traffic: &mut Traffic<'_>, members: std::ops::Range<usize>) -> io::Result<()> {
+/// These members of all are reset with nothing outstanding, and will be back.
+fn away(traffic: &mut Traffic<'_>, members: Range<usize>) -> io::Result<()> {
+    let members = traffic.share.range(members);
     traffic.turn_while(PATIENCE, "delivering", |traffic| {
         Ok(members.clone().any(|index| traffic.room.is_owed(index)))
     })?;
@@ -141,9 +163,11 @@ fn away(traffic: &mut Traffic<'_>, members: std::ops::Range<usize>) -> io::Resul
         traffic.room.members[index].standing = Standing::Away;
         traffic.fleet.reset(index)?;
     }
-    traffic.fleet.flush()
+    traffic.fleet.flush()?;
+    traffic.meet()
 }
 
+#[derive(Clone, Copy)]
 struct Comeback {
     seconds: f64,
     server_ns: f64,
@@ -154,9 +178,11 @@ fn come_back(plan: &Plan, traffic: &mut Traffic<'_>, times: &mut Times) -> io::R
     if let Some(events) = &mut traffic.room.events {
         events.clear();
     }
-    traffic.enter(Phase::Measure);
+    traffic.enter(Phase::Measure)?;
+    let members = traffic.share.of(plan.rooms.members);
+    let at_once = traffic.share.of(plan.at_once).max(1);
     let (began, before) = (Instant::now(), traffic.mark()?);
-    let mut started = Vec::with_capacity(plan.rooms.members);
+    let mut started = Vec::with_capacity(members);
     let mut back = 0;
     traffic.turn_while(PATIENCE, "coming back", |traffic| {
         for (index, event) in traffic
@@ -173,20 +199,21 @@ fn come_back(plan: &Plan, traffic: &mut Traffic<'_>, times: &mut Times) -> io::R
                     times.record(started.elapsed().as_nanos() as u64);
                 }
                 Event::Closed(words) => {
+                    let connection = traffic.share.connection(index);
                     return Err(io::Error::other(format!(
-                        "connection {index} could not come back: {words}"
+                        "connection {connection} could not come back: {words}"
                     )));
                 }
                 Event::Done(_) => {}
             }
         }
-        while traffic.fleet.opening() < plan.at_once && started.len() < plan.rooms.members {
+        while traffic.fleet.opening() < at_once && started.len() < members {
             let index = started.len();
             started.push(Instant::now());
             let since = traffic.room.position(index);
             traffic.fleet.dial(index, since)?;
         }
-        Ok(back < plan.rooms.members)
+        Ok(back < members)
     })?;
     traffic.drain()?;
     let after = traffic.mark()?;

@@ -11,10 +11,9 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use crate::client::fleet::Stage;
-use crate::measure::cpu;
 use crate::measure::memory::Memory;
 use crate::report::Report;
-use crate::scenario::traffic::Traffic;
+use crate::scenario::traffic::{Measured, Traffic, Window};
 use crate::scenario::{Phases, Rooms};
 
 /// How often a slow member reads.
@@ -32,34 +31,28 @@ pub struct Plan {
     pub phases: Phases,
 }
 
+/// What a thread found out.
+struct Part {
+    without: Window,
+    with: Measured,
+    /// Before and after the second window.
+    memory: (Memory, Memory),
+    cut: usize,
+}
+
 /// Runs it and fills the report.
 pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
     let rooms = &plan.rooms;
-    cpu::pin(&rooms.cores)?;
     let server = &rooms.server;
-    let mut traffic = rooms.open()?;
-    let without = traffic.measure(plan.phases, |_| Ok(false))?;
-    traffic.drain()?;
-    let memory = Memory::read(&server.pids)?;
-    // The last ones: each channel has some.
-    let slow: Vec<usize> = (rooms.members - plan.slow..rooms.members).collect();
-    let mut readers = Readers::new(slow.clone(), plan.reads);
-    readers.slow_down(&mut traffic)?;
-    let with = traffic.measure(plan.phases, |traffic| readers.turn(traffic))?;
-    let after = Memory::read(&server.pids)?;
-    traffic.drain()?;
-    for &index in &slow {
-        traffic.fleet.resume_reading(index)?;
-    }
-    let last_look = Instant::now();
-    traffic.turn_while(2 * LAST_LOOK, "a last look", |_| {
-        Ok(last_look.elapsed() < LAST_LOOK)
-    })?;
-    let cut = slow
-        .iter()
-        .filter(|&&index| traffic.fleet.stage(index) == Stage::Closed)
-        .count();
-    let measured = traffic.settle(with);
+    let parts = rooms.on_each_thread(|traffic| slow_some_down(plan, traffic))?;
+    // The leading thread has read it for all.
+    let (memory, after) = parts[0].memory;
+    let cut: usize = parts.iter().map(|part| part.cut).sum();
+    let (quiet, loud): (Vec<_>, Vec<_>) = parts
+        .into_iter()
+        .map(|part| (part.without, part.with))
+        .unzip();
+    let (without, measured) = (Window::of_all(quiet), Measured::of_all(loud));
     let words = format!(
         "{}; {}; {} of them read {} B/s",
         rooms.load.words(),
@@ -92,7 +85,37 @@ pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
     Ok(())
 }
 
-/// Members that read little.
+/// Both windows on one thread.
+fn slow_some_down(plan: &Plan, mut traffic: Traffic<'_>) -> io::Result<Part> {
+    let members = plan.rooms.members;
+    let without = traffic.measure(plan.phases, |_| Ok(false))?;
+    traffic.drain()?;
+    let before = traffic.memory()?;
+    // The last ones: each channel has some.
+    let slow: Vec<usize> = traffic.share.range(members - plan.slow..members).collect();
+    let mut readers = Readers::new(slow.clone(), plan.reads);
+    readers.slow_down(&mut traffic)?;
+    let with = traffic.measure(plan.phases, |traffic| readers.turn(traffic))?;
+    let after = traffic.memory()?;
+    traffic.drain()?;
+    for &index in &slow {
+        traffic.fleet.resume_reading(index)?;
+    }
+    let last_look = Instant::now();
+    traffic.turn_while(2 * LAST_LOOK, "a last look", |_| {
+        Ok(last_look.elapsed() < LAST_LOOK)
+    })?;
+    let closed = |&&index: &&usize| traffic.fleet.stage(index) == Stage::Closed;
+    let cut = slow.iter().filter(closed).count();
+    Ok(Part {
+        without,
+        with: traffic.settle(with)?,
+        memory: (before, after),
+        cut,
+    })
+}
+
+/// A thread's members that read little.
 pub(super) struct Readers {
     members: Vec<usize>,
     bytes_a_tick: u32,

@@ -12,12 +12,11 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use crate::client::fleet::Stage;
-use crate::measure::cpu;
 use crate::measure::histogram::{Spread, Times};
 use crate::measure::series::Phase;
 use crate::report::Report;
 use crate::scenario::limit::upgrade;
-use crate::scenario::traffic::{Event, Standing, Traffic};
+use crate::scenario::traffic::{Ended, Event, Standing, Traffic};
 use crate::scenario::{Random, Rooms};
 
 /// How long everybody may take to be gone, or back.
@@ -43,43 +42,53 @@ pub struct Plan {
     pub limit: Option<upgrade::Plan>,
 }
 
-/// One storm.
+/// One storm: a thread's, or all threads'.
 struct Round {
+    /// By the leading thread, as `server_ns`.
     seconds: f64,
     server_ns: f64,
     retries: u64,
+}
+
+/// What a thread found out.
+struct Part {
+    rounds: Vec<Round>,
+    handshakes: Times,
+    ended: Ended,
 }
 
 /// Runs it and fills the report.
 pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
     let bare = plan.limit.as_ref().map(upgrade::measure).transpose()?;
     let rooms = &plan.rooms;
-    cpu::pin(&rooms.cores)?;
     let server = &rooms.server;
-    let mut traffic = rooms.open()?;
-    traffic.room.events = Some(Vec::new());
-    traffic.room.offsets = Some(vec![0; plan.rooms.members]);
-    // The first publication gives every member a position of its own.
-    traffic.publish_everywhere()?;
-    traffic.drain()?;
-    let (mut handshakes, mut storms) = (Times::new(), Vec::new());
-    let mut random = Random::new();
-    for _ in 0..plan.rounds {
-        storms.push(weather(plan, &mut traffic, &mut handshakes, &mut random)?);
+    let parts = rooms.on_each_thread(|traffic| storms(plan, traffic))?;
+    let (mut rounds, mut handshakes, mut ends) = (Vec::<Round>::new(), Times::new(), Vec::new());
+    for part in parts {
+        match rounds.is_empty() {
+            true => rounds = part.rounds,
+            false => {
+                for (round, other) in rounds.iter_mut().zip(part.rounds) {
+                    round.retries += other.retries;
+                }
+            }
+        }
+        handshakes.add(&part.handshakes);
+        ends.push(part.ended);
     }
-    let (recovered, unrecovered) = (traffic.room.recovered, traffic.room.unrecovered);
-    let (faults, checked, series) = traffic.conclude();
-    report.verdict(faults);
-    report.record(series);
+    let ended = Ended::of_all(ends);
+    let checked = ended.deliveries;
+    report.verdict(ended.faults.clone());
+    report.record(ended.series());
     report.remarks.push(format!(
         "{}, dropped by {}, {} on their way at a time, jitter {} ms, {}; {checked} deliveries checked",
-        rooms.words(),
+        plan.rooms.words(),
         if plan.close { "Close frame" } else { "reset" },
         plan.at_once,
         plan.jitter.as_millis(),
         server.manners.protocol.name(),
     ));
-    let spread = |of: fn(&Round) -> f64| Spread::of(&storms.iter().map(of).collect::<Vec<_>>());
+    let spread = |of: fn(&Round) -> f64| Spread::of(&rounds.iter().map(of).collect::<Vec<_>>());
     let n = plan.rooms.members as f64;
     let seconds = spread(|round| round.seconds);
     report.spread(
@@ -89,11 +98,11 @@ pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
         "from the drop until the last has joined, and caught up",
     );
     report.figure("connects_per_second", n / seconds.median, "/s", "");
-    let retries: u64 = storms.iter().map(|round| round.retries).sum();
+    let retries: u64 = rounds.iter().map(|round| round.retries).sum();
     report.figure("retries", retries as f64, "", "refused or cut, tried again");
     if !server.pids.is_empty() {
         let each = Spread::of(
-            &storms
+            &rounds
                 .iter()
                 .map(|round| round.server_ns / n / 1e3)
                 .collect::<Vec<_>>(),
@@ -113,10 +122,10 @@ pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
     }
     if plan.missed > 0 {
         let note = "deliveries that had been missed";
-        report.figure("recovered", recovered as f64, "", note);
+        report.figure("recovered", ended.recovered as f64, "", note);
         report.figure(
             "unrecovered",
-            unrecovered as f64,
+            ended.unrecovered as f64,
             "",
             "members told that not all is there",
         );
@@ -129,6 +138,26 @@ pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
     Ok(())
 }
 
+/// All storms on one thread.
+fn storms(plan: &Plan, mut traffic: Traffic<'_>) -> io::Result<Part> {
+    let members = traffic.share.of(plan.rooms.members);
+    traffic.room.events = Some(Vec::new());
+    traffic.room.offsets = Some(vec![0; members]);
+    // The first publication gives every member a position of its own.
+    traffic.publish_everywhere()?;
+    traffic.drain()?;
+    let (mut handshakes, mut rounds) = (Times::new(), Vec::new());
+    let mut random = Random::new(traffic.share.number());
+    for _ in 0..plan.rounds {
+        rounds.push(weather(plan, &mut traffic, &mut handshakes, &mut random)?);
+    }
+    Ok(Part {
+        rounds,
+        handshakes,
+        ended: traffic.conclude()?,
+    })
+}
+
 /// One storm: drop, miss, come back, prove it.
 fn weather(
     plan: &Plan,
@@ -136,9 +165,11 @@ fn weather(
     handshakes: &mut Times,
     random: &mut Random,
 ) -> io::Result<Round> {
-    traffic.enter(Phase::Measure);
+    traffic.enter(Phase::Measure)?;
+    let members = traffic.share.of(plan.rooms.members);
+    let at_once = traffic.share.of(plan.at_once).max(1);
     let (began, before) = (Instant::now(), traffic.mark()?);
-    for index in 0..plan.rooms.members {
+    for index in 0..members {
         traffic.fleet.make_expendable(index);
         if plan.missed > 0 {
             traffic.room.members[index].standing = Standing::Away;
@@ -150,27 +181,25 @@ fn weather(
             false => traffic.fleet.reset(index)?,
         }
     }
-    let members = plan.rooms.members;
     traffic.turn_while(PATIENCE, "closing", |traffic| {
         Ok((0..members).any(|index| traffic.fleet.stage(index) != Stage::Closed))
     })?;
+    // Everybody is away before anything is published, and nobody is back before all is.
+    traffic.meet()?;
     for _ in 0..plan.missed {
-        traffic.publish_everywhere()?;
         // Each is stored before the next is sent.
-        let published = traffic.published();
-        traffic.turn_while(PATIENCE, "publishing", |traffic| {
-            Ok(traffic.room.answered < published)
-        })?;
+        traffic.publish_and_wait()?;
     }
+    traffic.meet()?;
     if let Some(events) = &mut traffic.room.events {
         events.clear();
     }
-    let mut due: Vec<(Instant, usize)> = (0..plan.rooms.members)
+    let mut due: Vec<(Instant, usize)> = (0..members)
         .map(|index| (began + plan.jitter.mul_f64(random.unit()), index))
         .collect();
     due.sort();
     let mut due = VecDeque::from(due);
-    let mut started = vec![began; plan.rooms.members];
+    let mut started = vec![began; members];
     let (mut back, mut retries) = (0, 0);
     traffic.turn_while(PATIENCE + plan.jitter, "coming back", |traffic| {
         for (index, event) in traffic.room.events.take().into_iter().flatten() {
@@ -188,8 +217,7 @@ fn weather(
         }
         traffic.room.events = Some(Vec::new());
         let now = Instant::now();
-        while traffic.fleet.opening() < plan.at_once
-            && due.front().is_some_and(|(when, _)| *when <= now)
+        while traffic.fleet.opening() < at_once && due.front().is_some_and(|(when, _)| *when <= now)
         {
             let Some((_, index)) = due.pop_front() else {
                 break;

@@ -1,35 +1,43 @@
 //! Publications into channels, by timetable or in a closed loop, and the proof of every delivery: publisher, channel,
 //! sequence, checksum, over the whole run.
 //!
+//! One thread's part of it. All threads of a run go through the same phases and meet between them; a scenario calls `enter`,
+//! `measure`, `drain`, `meet` and what ends a run on each of them, as often and in the same order.
+//!
 //! The phases of a run: ramp (connections open), settle (nobody publishes), warm-up, measure, drain (what was published
 //! is owed, however late it comes).
 
 use std::io;
-use std::ops::Range;
 use std::rc::Rc;
+use std::thread;
 use std::time::{Duration, Instant};
 
 mod figures;
+mod layout;
 mod press;
 mod room;
 
 use super::Server;
 use crate::client::fleet::{Fleet, rings};
-use crate::client::ledger::Faults;
-use crate::client::payload::{self, Origin, Stamp};
+use crate::client::payload::{self, Stamp};
+use crate::client::share::Share;
 use crate::measure::cpu;
 use crate::measure::histogram::Times;
 use crate::measure::memory::Memory;
 use crate::measure::recorder::Recorder;
-use crate::measure::series::{Counts, Phase, Series};
-pub(crate) use figures::{Mark, Measured};
+use crate::measure::series::{Counts, Phase};
+use crate::scenario::threads::{Barrier, Worker};
+use figures::Busy;
+pub(crate) use figures::{Ended, Mark, Measured, Window};
+use layout::Layout;
 pub use press::Load;
-use press::{Press, Schedule};
-use room::Channel;
+use press::Press;
 pub(crate) use room::{Event, Room, Standing};
 
 /// Without a delivery for so long nothing more is coming.
 pub(crate) const SILENCE: Duration = Duration::from_secs(3);
+/// The longest the answers to publications take.
+const ANSWER_PATIENCE: Duration = Duration::from_secs(120);
 /// The longest a drain takes.
 const DRAIN_PATIENCE: Duration = Duration::from_secs(600);
 /// How long everybody rests between joining and the first publication.
@@ -71,45 +79,58 @@ pub struct Phases {
     pub window: Duration,
 }
 
-/// The connections, what they should see, and who publishes.
+/// A thread's connections, what they should see, and who publishes.
 pub(crate) struct Traffic<'a> {
     pub(crate) fleet: Fleet<'a>,
     pub(crate) room: Room<'a>,
+    pub(crate) share: Share,
     server: &'a Server,
     press: Press,
     recorder: Recorder,
+    barrier: Barrier,
+    core: usize,
     busy_ns: u64,
 }
 
 impl<'a> Traffic<'a> {
     /// Opens and joins everybody. Connections are numbered group by group, publishers behind.
     pub(crate) fn open(
+        worker: Worker,
         server: &'a Server,
         groups: &[Group],
         publishers: Publishers,
     ) -> io::Result<Self> {
-        Self::open_partly(server, groups, publishers, |_| true)
+        Self::open_partly(worker, server, groups, publishers, |_| true)
     }
 
-    /// The same, but members for which `joins` is false only connect.
+    /// The same, but members at places for which `joins` is false only connect.
     pub(crate) fn open_partly(
+        worker: Worker,
         server: &'a Server,
         groups: &[Group],
         publishers: Publishers,
         joins: impl Fn(usize) -> bool + 'a,
     ) -> io::Result<Self> {
-        let (channels, channel_of, schedules) = lay_out(server, groups, publishers);
-        let members = channel_of.len();
-        let connections = members
-            + match publishers {
-                Publishers::Apart(count) => count.min(channels.len()),
-                Publishers::Members => 0,
-            };
-        let mut room = Room::new(&server.manners.protocol, channels, &channel_of);
+        let Worker {
+            share,
+            core,
+            epoch,
+            mailbox,
+            barrier,
+            recorder,
+        } = worker;
+        let Layout {
+            channels,
+            channel_of,
+            schedules,
+            connections,
+        } = layout::lay_out(server, groups, publishers, share);
+        let protocol = &server.manners.protocol;
+        let mut room = Room::new(protocol, share, (mailbox, epoch), channels, &channel_of);
         if groups.len() > 1 {
             room.latencies = groups.iter().map(|_| Times::new()).collect();
         }
-        for index in (0..members).filter(|&index| !joins(index)) {
+        for index in (0..channel_of.len()).filter(|&index| !joins(index)) {
             room.members[index].standing = Standing::Aside;
         }
         let channel_of: Rc<[u32]> = channel_of.into();
@@ -118,20 +139,25 @@ impl<'a> Traffic<'a> {
             Some(server.channel(*channel as usize))
         };
         let mut traffic = Self {
-            fleet: Fleet::new(&server.manners, rings(connections)?, name_of),
+            fleet: Fleet::new(&server.manners, share, rings(connections)?, name_of),
             room,
+            share,
             server,
             press: Press {
                 schedules,
                 body: Vec::new(),
                 next_id: 1 << 20,
+                published: 0,
                 since_ns: 0,
                 lateness: Times::new(),
                 blocked: 0,
             },
-            recorder: Recorder::start(&server.pids, connections)?,
+            recorder,
+            barrier,
+            core,
             busy_ns: 0,
         };
+        traffic.recorder.expect(connections);
         let (fleet, room) = (&mut traffic.fleet, &mut traffic.room);
         fleet.open(
             connections,
@@ -145,14 +171,47 @@ impl<'a> Traffic<'a> {
                 }
             },
         )?;
+        traffic.meet()?;
         Ok(traffic)
+    }
+
+    /// True on the thread that reads the server's counters.
+    fn leads(&self) -> bool {
+        self.share.number() == 0
+    }
+
+    /// Waits until all threads are here, and receives meanwhile; then knows all they have told.
+    pub(crate) fn meet(&mut self) -> io::Result<()> {
+        if self.share.is_whole() {
+            return Ok(());
+        }
+        self.barrier.arrive();
+        while !self.barrier.all_are_here()? {
+            if !self.turn()? {
+                thread::yield_now();
+            }
+            self.record(Instant::now());
+        }
+        self.room.hear();
+        self.record(Instant::now());
+        Ok(())
+    }
+
+    /// All threads end the present second here.
+    fn cut(&mut self) -> io::Result<()> {
+        self.meet()?;
+        if self.leads() {
+            self.close(Instant::now());
+        }
+        // The others see it on their way.
+        self.meet()
     }
 
     /// Settles, warms up, measures, drains.
     pub(crate) fn run(mut self, phases: Phases) -> io::Result<Measured> {
         let window = self.measure(phases, |_| Ok(false))?;
         self.drain()?;
-        Ok(self.settle(window))
+        self.settle(window)
     }
 
     /// Settles, warms up and measures; `each` is called every turn and tells whether it did something.
@@ -162,41 +221,48 @@ impl<'a> Traffic<'a> {
         mut each: impl FnMut(&mut Self) -> io::Result<bool>,
     ) -> io::Result<Window> {
         self.rest(phases.settle)?;
-        self.enter(Phase::WarmUp);
+        self.enter(Phase::WarmUp)?;
         self.begin()?;
         let mut stalled = self.turn_until(Instant::now() + phases.warm_up, &mut each)?;
-        self.enter(Phase::Measure);
+        self.enter(Phase::Measure)?;
         self.press.lateness = Times::new();
         self.room.latencies.iter_mut().for_each(Times::clear);
-        let start = self.mark()?;
+        let (start, busy_ns, waited_ns) = (self.mark()?, self.busy_ns, cpu::wait_of_this_thread());
         stalled |= self.turn_until(start.at + phases.window, &mut each)?;
         let end = self.mark()?;
-        self.enter(Phase::Drain);
+        let busy = Busy {
+            core: self.core,
+            busy_ns: self.busy_ns - busy_ns,
+            waited_ns: cpu::wait_of_this_thread() - waited_ns,
+        };
+        let latencies = self.room.latencies.clone();
+        let lateness = std::mem::replace(&mut self.press.lateness, Times::new());
+        self.enter(Phase::Drain)?;
         Ok(Window {
             start,
             end,
             stalled,
-            latencies: self.room.latencies.clone(),
-            lateness: std::mem::replace(&mut self.press.lateness, Times::new()),
-            server_pss: Memory::read(&self.server.pids)?.pss,
+            latencies,
+            lateness,
+            server_pss: self.memory()?.pss,
+            busy: vec![busy],
         })
     }
 
     /// Publishes nothing for so long.
     pub(crate) fn rest(&mut self, time: Duration) -> io::Result<()> {
-        self.enter(Phase::Settle);
+        self.enter(Phase::Settle)?;
         self.turn_until(Instant::now() + time, |_| Ok(false))?;
         Ok(())
     }
 
     /// Ends the present phase and begins another, if it is another.
-    pub(crate) fn enter(&mut self, phase: Phase) {
-        if phase == self.phase() {
-            return;
+    pub(crate) fn enter(&mut self, phase: Phase) -> io::Result<()> {
+        if phase != self.phase() {
+            self.cut()?;
+            self.recorder.begin(phase);
         }
-        let counts = self.counts();
-        self.recorder
-            .enter(phase, Some(&mut self.room.latency), counts);
+        Ok(())
     }
 
     /// The present phase.
@@ -208,17 +274,21 @@ impl<'a> Traffic<'a> {
         Counts {
             connections: self.fleet.joined() as u64,
             deliveries: self.room.deliveries,
-            publications: self.published(),
+            publications: self.press.published,
         }
     }
 
-    /// Hands over the second that is over by `now`, if one is.
+    /// Hands over each second that is over by `now`.
     fn record(&mut self, now: Instant) {
-        if self.recorder.is_due(now) {
-            let counts = self.counts();
-            self.recorder
-                .close(now, Some(&mut self.room.latency), counts);
+        while self.recorder.is_due(now) {
+            self.close(now);
         }
+    }
+
+    fn close(&mut self, now: Instant) {
+        let counts = self.counts();
+        self.recorder
+            .close(now, Some(&mut self.room.latency), counts);
     }
 
     /// The timetables start now; closed loops get their first publications.
@@ -227,7 +297,7 @@ impl<'a> Traffic<'a> {
         let mut first = Vec::new();
         for schedule in &mut self.press.schedules {
             schedule.restart();
-            for channel in schedule.channels.clone() {
+            for channel in schedule.own_channels() {
                 first.extend((0..schedule.load.in_flight()).map(|_| channel));
             }
         }
@@ -237,42 +307,54 @@ impl<'a> Traffic<'a> {
         self.fleet.flush()
     }
 
-    /// Turns until nothing is owed, or nothing more comes.
+    /// Turns until nothing is owed to anybody, or nothing more comes.
     pub(crate) fn drain(&mut self) -> io::Result<()> {
-        self.enter(Phase::Drain);
+        self.enter(Phase::Drain)?;
+        // Each has published all it will, and knows of the others' publications.
+        self.meet()?;
         self.turn_until(Instant::now() + DRAIN_PATIENCE, |_| Ok(false))?;
-        Ok(())
+        self.meet()
     }
 
     /// Reads everything there is to read.
-    pub(crate) fn mark(&self) -> io::Result<Mark> {
+    pub(crate) fn mark(&mut self) -> io::Result<Mark> {
+        self.room.hear();
         Ok(Mark {
             at: Instant::now(),
-            server_ns: cpu::of_processes(&self.server.pids)?,
+            server_ns: match self.leads() {
+                true => cpu::of_processes(&self.server.pids)?,
+                false => 0,
+            },
             deliveries: self.room.deliveries,
             received: self.fleet.received(),
-            published: self.published(),
+            published: self.press.published,
             owed: self.room.owed,
-            busy_ns: self.busy_ns,
-            waited_ns: cpu::wait_of_this_thread(),
         })
     }
 
-    pub(crate) fn published(&self) -> u64 {
-        let published = |channel: &Channel| u64::from(channel.published);
-        self.room.channels.iter().map(published).sum()
+    /// Memory now, on the leading thread; nothing on the others.
+    pub(crate) fn memory(&self) -> io::Result<Memory> {
+        match self.leads() {
+            true => Memory::read(&self.server.pids),
+            false => Ok(Memory::default()),
+        }
     }
 
     /// Turns until `deadline`, or when draining until nothing is owed; publishes while it warms up and measures. True
-    /// when nothing came for `SILENCE` though something was owed.
+    /// when nothing came for `SILENCE` though something was owed; then the other threads end it too.
     fn turn_until(
         &mut self,
         deadline: Instant,
         mut each: impl FnMut(&mut Self) -> io::Result<bool>,
     ) -> io::Result<bool> {
         let phase = self.phase();
+        let alone = self.share.is_whole();
         let mut last_delivery = (Instant::now(), self.room.deliveries);
+        self.barrier.delivered(self.room.now_ns());
         loop {
+            if !alone && self.barrier.is_stopped()? {
+                return Ok(true);
+            }
             let began = Instant::now();
             if began >= deadline || (phase == Phase::Drain && self.room.owed == 0) {
                 return Ok(false);
@@ -289,13 +371,23 @@ impl<'a> Traffic<'a> {
             } else {
                 std::hint::spin_loop();
             }
-            if self.room.deliveries != last_delivery.1 || self.room.owed == 0 {
+            if self.room.deliveries != last_delivery.1 {
                 last_delivery = (began, self.room.deliveries);
-            } else if began - last_delivery.0 > SILENCE {
+                self.barrier.delivered(self.room.at_ns(began));
+            } else if self.room.owed == 0 {
+                last_delivery.0 = began;
+            } else if began - last_delivery.0 > SILENCE && self.is_silent(began) {
+                self.barrier.stop();
                 return Ok(true);
             }
             self.record(began);
         }
+    }
+
+    /// True when no thread has had a delivery for `SILENCE`.
+    fn is_silent(&self, now: Instant) -> bool {
+        let last = Duration::from_nanos(self.barrier.last_delivery_ns());
+        self.room.epoch + last + SILENCE < now
     }
 
     /// Turns until `done`.
@@ -317,6 +409,7 @@ impl<'a> Traffic<'a> {
                     patience.as_secs()
                 )));
             }
+            self.barrier.check()?;
             self.turn()?;
             self.record(Instant::now());
         }
@@ -325,14 +418,16 @@ impl<'a> Traffic<'a> {
 
     pub(crate) fn turn(&mut self) -> io::Result<bool> {
         let room = &mut self.room;
+        let heard = room.hear();
         let mut now = (usize::MAX, 0);
-        self.fleet.poll(|index, news, faults| {
+        let arrived = self.fleet.poll(|index, news, faults| {
             // Replies of one receive share one reading of the clock: they arrived together.
             if now.0 != index {
                 now = (index, room.now_ns());
             }
             room.take(index, news, now.1, faults);
-        })
+        })?;
+        Ok(heard | arrived)
     }
 
     fn publish_more(&mut self) -> io::Result<bool> {
@@ -365,31 +460,30 @@ impl<'a> Traffic<'a> {
         Ok(any)
     }
 
-    /// Publishes one that was due then; it leaves at the next flush.
-    pub(crate) fn publish(&mut self, at: usize, due_ns: u64) -> io::Result<()> {
-        let channel = &mut self.room.channels[at];
+    /// Publishes one that was due then, into a channel of this thread; it leaves at the next flush.
+    fn publish(&mut self, at: usize, due_ns: u64) -> io::Result<()> {
+        let channel = &self.room.channels[at];
+        let Some(publisher) = channel.publisher else {
+            return Ok(());
+        };
         let stamp = Stamp {
             origin: channel.origin,
             sequence: channel.published,
             due_ns,
         };
         payload::write(&mut self.press.body, channel.size, stamp);
-        let members = channel.members;
-        if let Some(lacking) = channel.lacking(channel.published) {
-            *lacking = members;
-        }
-        self.room.owed += u64::from(members);
-        channel.published += 1;
         let frame =
             self.room
                 .protocol
                 .publish_frame(self.press.next_id, &channel.name, &self.press.body);
         self.press.next_id += 1;
-        self.press.blocked += u64::from(self.fleet.is_blocked(channel.publisher));
-        self.fleet.send(channel.publisher, &frame)
+        self.press.published += 1;
+        self.press.blocked += u64::from(self.fleet.is_blocked(publisher));
+        self.room.announce(at);
+        self.fleet.send(publisher, &frame)
     }
 
-    /// Publishes one into each channel, now.
+    /// Publishes one into each channel of this thread, now.
     pub(crate) fn publish_everywhere(&mut self) -> io::Result<()> {
         for channel in 0..self.room.channels.len() {
             let now = self.room.now_ns();
@@ -398,75 +492,36 @@ impl<'a> Traffic<'a> {
         self.fleet.flush()
     }
 
-    /// The end of a run without a window: faults, the deliveries checked, and the run's seconds.
-    pub(crate) fn conclude(mut self) -> (Faults, u64, Series) {
-        let counts = self.counts();
-        let mut faults = self.fleet.faults.clone();
-        self.room.settle(&mut faults);
-        let recording = self.recorder.finish(Some(&mut self.room.latency), counts);
-        (faults, self.room.deliveries, recording.series)
+    /// The same; returns when they are answered, hence stored.
+    pub(crate) fn publish_and_wait(&mut self) -> io::Result<()> {
+        self.publish_everywhere()?;
+        let published = self.press.published;
+        self.turn_while(ANSWER_PATIENCE, "publishing", |traffic| {
+            Ok(traffic.room.answered < published)
+        })
     }
 
     /// The end of a run: what never came is lost.
-    pub(crate) fn settle(mut self, window: Window) -> Measured {
-        let (published, counts) = (self.published(), self.counts());
+    pub(crate) fn conclude(mut self) -> io::Result<Ended> {
+        self.cut()?;
         let mut faults = self.fleet.faults.clone();
         self.room.settle(&mut faults);
-        Measured {
-            window,
+        Ok(Ended {
             faults,
             exhausted: self.fleet.exhausted(),
-            published,
+            published: self.press.published,
             deliveries: self.room.deliveries,
+            recovered: self.room.recovered,
+            unrecovered: self.room.unrecovered,
             ignored: self.room.ignored,
             blocked: self.press.blocked,
-            recording: self.recorder.finish(Some(&mut self.room.latency), counts),
-        }
+            recording: self.recorder.finish(),
+        })
     }
-}
 
-/// What one measured window told.
-pub(crate) struct Window {
-    pub(crate) start: Mark,
-    pub(crate) end: Mark,
-    pub(crate) stalled: bool,
-    /// By group, when there are several.
-    pub(crate) latencies: Vec<Times>,
-    pub(crate) lateness: Times,
-    pub(crate) server_pss: u64,
-}
-
-/// Channels, the channel of each member, timetables.
-fn lay_out(
-    server: &Server,
-    groups: &[Group],
-    publishers: Publishers,
-) -> (Vec<Channel>, Vec<u32>, Vec<Schedule>) {
-    let members: usize = groups.iter().map(|group| group.members).sum();
-    let run_number = std::process::id() << 16;
-    let (mut channels, mut channel_of, mut schedules) = (Vec::new(), Vec::new(), Vec::new());
-    for (at, group) in groups.iter().enumerate() {
-        let (first_member, first) = (channel_of.len(), channels.len());
-        let range: Range<usize> = first..first + group.channels;
-        for number in range.clone() {
-            let publisher = match publishers {
-                Publishers::Apart(count) => {
-                    let count = count.min(groups.iter().map(|group| group.channels).sum());
-                    members + number % count
-                }
-                Publishers::Members => first_member + (number - first),
-            };
-            channels.push(Channel::new(
-                server.channel(number),
-                Origin::new(run_number | (publisher & 0xffff) as u32, number as u32),
-                publisher,
-                group.size,
-                group.load.in_flight(),
-                at,
-            ));
-        }
-        channel_of.extend((0..group.members).map(|index| (first + index % group.channels) as u32));
-        schedules.push(Schedule::new(range, group.load));
+    /// The same of a run with a window.
+    pub(crate) fn settle(self, window: Window) -> io::Result<Measured> {
+        let ended = self.conclude()?;
+        Ok(Measured { window, ended })
     }
-    (channels, channel_of, schedules)
 }

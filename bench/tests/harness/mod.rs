@@ -7,7 +7,16 @@ use std::sync::{Mutex, PoisonError};
 
 use serde_json::Value;
 
-/// Runs the binary with `arguments`; its exit code and what it wrote as JSON.
+/// `--cores` for two threads, on one core where there is no other.
+pub fn two_threads() -> String {
+    format!("0,{}", last_core())
+}
+
+fn last_core() -> usize {
+    std::thread::available_parallelism().map_or(0, |cores| cores.get() - 1)
+}
+
+/// Runs the binary with `arguments`, on one core unless they say otherwise; its exit code and what it wrote as JSON.
 pub fn bench(arguments: &[&str]) -> (i32, Value) {
     static RUNS: AtomicU32 = AtomicU32::new(0);
     // A few at a time: a generator spins, and they all spin on the same core.
@@ -17,12 +26,15 @@ pub fn bench(arguments: &[&str]) -> (i32, Value) {
     let _turn = turn.lock().unwrap_or_else(PoisonError::into_inner);
     let json =
         std::env::temp_dir().join(format!("ringway-bench-{}-{run}.json", std::process::id()));
-    let core = std::thread::available_parallelism()
-        .map_or(0, |cores| cores.get() - 1)
-        .to_string();
+    let core = last_core().to_string();
+    let cores: &[&str] = match arguments.contains(&"--cores") {
+        true => &[],
+        false => &["--cores", &core],
+    };
     let output = Command::new(env!("CARGO_BIN_EXE_ringway-bench"))
         .args(arguments)
-        .args(["--plain-priority", "--cores", &core, "--json"])
+        .args(cores)
+        .args(["--plain-priority", "--json"])
         .arg(&json)
         .output()
         .unwrap();
@@ -59,6 +71,14 @@ pub fn figure(report: &Value, key: &str) -> f64 {
     found.unwrap_or_else(|| panic!("no {key}"))["value"]
         .as_f64()
         .unwrap()
+}
+
+/// What stands beside a figure.
+pub fn note(report: &Value, key: &str) -> String {
+    let figures = report["figures"].as_array().unwrap();
+    let found = figures.iter().find(|figure| figure["key"] == key);
+    let note = &found.unwrap_or_else(|| panic!("no {key}"))["note"];
+    note.as_str().unwrap().to_owned()
 }
 
 /// The kinds of fault in a report.

@@ -2,7 +2,7 @@
 
 use serde_json::Value;
 
-use crate::harness::{bench, fault, figure, kinds};
+use crate::harness::{bench, fault, figure, kinds, two_threads};
 use crate::server::{Misdeed, Server};
 
 /// Runs a scenario against a server of its own.
@@ -241,6 +241,89 @@ fn slow_members_are_owed_nothing_and_healthy_ones_everything() {
 }
 
 #[test]
+fn every_scenario_runs_on_two_threads_and_counts_what_both_did() {
+    let cores = two_threads();
+    let run = |scenario: &str, path: &str, misdeed: Misdeed, load: &[&str]| {
+        run(
+            scenario,
+            path,
+            misdeed,
+            &[load, &["--cores", &cores]].concat(),
+        )
+    };
+    let echo = [&["--connections", "5", "--in-flight", "3"][..], &SHORT].concat();
+    let report = assert_verified(run("echo", "/echo", Misdeed::None, &echo));
+    assert!(figure(&report, "echoes_per_second") > 0.0);
+    let (code, report) = run("echo", "/echo", Misdeed::Duplicate, &echo);
+    assert_eq!((code, kinds(&report)), (2, vec!["duplicated".to_owned()]));
+
+    let storm = [
+        "--members",
+        "15",
+        "--rounds",
+        "2",
+        "--recover",
+        "16",
+        "--channels",
+        "2",
+    ];
+    let report = assert_verified(run("storm", "/", Misdeed::None, &storm));
+    assert_eq!(report["latency"]["count"], 30);
+    assert_eq!(figure(&report, "recovered"), 480.0);
+    let (code, report) = run("storm", "/", Misdeed::Forget, &storm);
+    assert_eq!((code, kinds(&report)), (2, vec!["lost".to_owned()]));
+
+    let recover = ["--members", "12", "--missed", "24", "--offsets", "4"];
+    let report = assert_verified(run("recover", "/", Misdeed::None, &recover));
+    assert_eq!(figure(&report, "recovered"), 180.0);
+
+    let churn = [
+        "--members",
+        "5",
+        "--comers",
+        "9",
+        "--joins",
+        "100",
+        "--rate",
+        "300",
+    ];
+    for more in [&[][..], &["--reconnect"]] {
+        let load = [&churn[..], &SHORT, more].concat();
+        let report = assert_verified(run("churn", "/", Misdeed::None, &load));
+        assert!(figure(&report, "joins_per_second") > 0.0, "{report}");
+    }
+    let (code, report) = run("churn", "/", Misdeed::Lose, &[&churn[..], &SHORT].concat());
+    assert_eq!((code, kinds(&report)), (2, vec!["lost".to_owned()]));
+
+    let slow = [
+        "--members",
+        "10",
+        "--slow",
+        "30",
+        "--reads",
+        "3000",
+        "--rate",
+        "200",
+    ];
+    let report = assert_verified(run(
+        "slow",
+        "/",
+        Misdeed::None,
+        &[&slow[..], &SHORT].concat(),
+    ));
+    assert_eq!(figure(&report, "healthy_lost"), 0.0);
+
+    let hot = [&["--members", "7", "--rate", "400"][..], &SHORT].concat();
+    let report = assert_verified(run("hot-room", "/", Misdeed::None, &hot));
+    assert!(figure(&report, "rate_held") > 0.0, "{report}");
+
+    let idle = ["--connections", "51", "--seconds", "0.3", "--limit"];
+    let report = assert_verified(run("idle", "/", Misdeed::None, &idle));
+    let seconds = report["series"]["seconds"].as_array().unwrap();
+    assert_eq!(seconds.last().unwrap()["connections"], 51);
+}
+
+#[test]
 fn a_mix_runs_from_a_definition_and_unknown_keys_are_errors() {
     let file = std::env::temp_dir().join(format!("ringway-bench-mix-{}.toml", std::process::id()));
     let groups = "[[group]]\nname = \"room\"\nconnections = 6\nrate = 200\n\
@@ -250,6 +333,10 @@ fn a_mix_runs_from_a_definition_and_unknown_keys_are_errors() {
     let load = [&["--definition", &path][..], &SHORT].concat();
     std::fs::write(&file, groups).unwrap();
     let report = assert_verified(run("mixed", "/", Misdeed::None, &load));
+    assert!(figure(&report, "p99_of_small") > 0.0 && figure(&report, "reconnects") > 0.0);
+    let cores = two_threads();
+    let on_two = [&load[..], &["--cores", &cores]].concat();
+    let report = assert_verified(run("mixed", "/", Misdeed::None, &on_two));
     assert!(figure(&report, "p99_of_small") > 0.0 && figure(&report, "reconnects") > 0.0);
     let (code, report) = run("mixed", "/", Misdeed::Duplicate, &load);
     assert_eq!(

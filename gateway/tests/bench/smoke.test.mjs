@@ -4,7 +4,7 @@ import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
 import { once } from 'node:events';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
-import { tmpdir } from 'node:os';
+import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { binary, Gateway } from '../sdk/harness/gateway.mjs';
@@ -29,7 +29,8 @@ after(async () => {
 async function bench(scenario, ...flags) {
   runs += 1;
   const json = join(directory, `${runs}.json`);
-  const common = ['--plain-priority', '--cores', '0', '--json', json];
+  const cores = flags.includes('--cores') ? [] : ['--cores', '0'];
+  const common = ['--plain-priority', ...cores, '--json', json];
   const bench = spawn(binary('ringway-bench', 'RINGWAY_BENCH_BIN'), [scenario, ...flags, ...common], { stdio: ['ignore', 'pipe', 'pipe'] });
   let output = '';
   for (const stream of [bench.stdout, bench.stderr]) stream.setEncoding('utf8').on('data', (text) => { output += text; });
@@ -92,6 +93,21 @@ for (const protocol of ['json', 'protobuf']) {
     });
   }
 }
+
+// Where there is one core both threads share it.
+const both = ['--cores', `0,${availableParallelism() - 1}`];
+
+for (const load of [['--in-flight', '8'], ['--rate', '200']]) {
+  test(`fan-out from two threads, ${load[0]}`, async () => {
+    const figures = await bench('fanout', ...rooms('--channels', '3', '--members', '301', ...load, ...short, ...both));
+    assert.ok(figures.deliveries_per_second > 0);
+  });
+}
+
+test('storm with recovery from two threads', async () => {
+  const figures = await bench('storm', ...rooms('--members', '201', '--rounds', '2', '--recover', '10', ...both));
+  assert.deepEqual([figures.recovered, figures.unrecovered], [4020, 0]);
+});
 
 test('a mix', async () => {
   const definition = join(directory, 'mix.toml');

@@ -6,9 +6,11 @@ use crate::client::frames::{self, Frame, Opcode};
 use crate::client::handshake;
 use crate::client::ledger::Faults;
 use crate::client::protocol::Protocol;
+use crate::client::share::Share;
 
 /// The parts of a fleet that may change meanwhile.
 pub(super) struct Floor<'a> {
+    pub(super) share: Share,
     pub(super) protocol: &'a Protocol,
     pub(super) connections: &'a mut [Connection],
     pub(super) faults: &'a mut Faults,
@@ -123,9 +125,9 @@ impl Floor<'_> {
             }
             Reply::Garbage => {
                 self.faults.malformed += 1;
-                let text = String::from_utf8_lossy(reply);
+                let (text, number) = (String::from_utf8_lossy(reply), self.share.connection(index));
                 self.faults
-                    .explain(|| format!("connection {index}: no reply: {text}"));
+                    .explain(|| format!("connection {number}: no reply: {text}"));
             }
         }
     }
@@ -172,8 +174,9 @@ impl Floor<'_> {
             Stage::Open | Stage::Closing => *self.open -= 1,
         }
         if counts {
+            let number = self.share.connection(index);
             self.faults
-                .explain(|| format!("connection {index}: {words}"));
+                .explain(|| format!("connection {number}: {words}"));
         }
         self.errands.push(Errand::Release(index));
         on(index, News::Closed(words), self.faults);

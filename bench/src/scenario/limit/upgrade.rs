@@ -16,7 +16,7 @@ pub struct Plan {
     pub connections: usize,
     pub runs: usize,
     pub server_core: usize,
-    pub client_cores: Vec<usize>,
+    pub client_core: usize,
 }
 
 /// CPU microseconds a connection.
@@ -64,7 +64,7 @@ fn serve(plan: &Plan, listener: &TcpListener) -> io::Result<u64> {
 
 /// Connects everybody, reads the answers, and resets them.
 fn connect(plan: &Plan, address: SocketAddr) -> io::Result<()> {
-    cpu::pin(&plan.client_cores)?;
+    cpu::pin(&[plan.client_core])?;
     let target = Target::parse(&format!("ws://{address}/")).map_err(io::Error::other)?;
     let request = target.upgrade_request(None, None);
     // As many on their way as the server of a storm sees by default.
@@ -99,7 +99,7 @@ mod tests {
             connections: 200,
             runs: 2,
             server_core: 0,
-            client_cores: vec![cores - 1],
+            client_core: cores - 1,
         };
         let spread = measure(&plan).unwrap();
         assert!(spread.min > 1.0 && spread.max < 100_000.0, "{spread:?}");

@@ -2,32 +2,78 @@
 
 use std::time::Instant;
 
-use super::Window;
 use crate::client::ledger::Faults;
 use crate::measure::histogram::{Percentiles, Times};
 use crate::measure::recorder::Recording;
+use crate::measure::series::Series;
 use crate::report::Report;
 use crate::scenario::Server;
 
 /// Own sends later than this at p99 make a timetable a fiction.
 const LATE: u64 = 1_000_000;
 
-/// A reading at one end of the window.
+/// A reading at one end of a window. Times are the leading thread's, and of several threads' counts the sum is taken.
 #[derive(Clone, Copy)]
 pub(crate) struct Mark {
     pub(crate) at: Instant,
+    /// Read by the leading thread.
     pub(crate) server_ns: u64,
     pub(crate) deliveries: u64,
     /// Bytes.
     pub(super) received: u64,
     pub(super) published: u64,
     pub(super) owed: u64,
+}
+
+impl Mark {
+    fn add(&mut self, other: Self) {
+        self.deliveries += other.deliveries;
+        self.received += other.received;
+        self.published += other.published;
+        self.owed += other.owed;
+    }
+}
+
+/// How busy a thread of the generator was in a window.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Busy {
+    pub(super) core: usize,
+    /// In turns that had something to do.
     pub(super) busy_ns: u64,
-    /// How long the generator had no core.
+    /// Ready to run, but the core was somebody else's.
     pub(super) waited_ns: u64,
 }
 
+/// What one measured window told: a thread, or all of them.
+pub(crate) struct Window {
+    pub(crate) start: Mark,
+    pub(crate) end: Mark,
+    pub(crate) stalled: bool,
+    /// By group, when there are several.
+    pub(crate) latencies: Vec<Times>,
+    pub(crate) lateness: Times,
+    pub(crate) server_pss: u64,
+    /// A thread each.
+    pub(crate) busy: Vec<Busy>,
+}
+
 impl Window {
+    /// The window of all threads, the leading one first.
+    pub(crate) fn of_all(parts: impl IntoIterator<Item = Self>) -> Self {
+        let all = parts.into_iter().reduce(|mut all, part| {
+            all.start.add(part.start);
+            all.end.add(part.end);
+            all.stalled |= part.stalled;
+            for (times, more) in all.latencies.iter_mut().zip(&part.latencies) {
+                times.add(more);
+            }
+            all.lateness.add(&part.lateness);
+            all.busy.extend(part.busy);
+            all
+        });
+        all.expect("a run has a thread")
+    }
+
     pub(crate) fn seconds(&self) -> f64 {
         (self.end.at - self.start.at).as_secs_f64()
     }
@@ -56,9 +102,10 @@ impl Window {
         ns as f64 / 1e9 / self.seconds()
     }
 
-    /// The share of the window the generator had something to do.
-    fn busy(&self) -> f64 {
-        self.share(self.end.busy_ns - self.start.busy_ns)
+    /// The share of the window in which the busiest thread of the generator had something to do.
+    fn busiest(&self) -> f64 {
+        let busy = self.busy.iter().map(|busy| self.share(busy.busy_ns));
+        busy.fold(0.0, f64::max)
     }
 
     /// What makes it invalid, and what disturbed it. `open` is when a timetable says what is published.
@@ -78,7 +125,7 @@ impl Window {
         let second = self.deliveries() as f64 / self.seconds();
         let growth = self.end.owed.saturating_sub(self.start.owed) as f64;
         if open && growth > second {
-            match self.busy() > 0.97 {
+            match self.busiest() > 0.97 {
                 true => report.invalid.push(
                     "the generator's receive backlog grew by over a second's worth".to_owned(),
                 ),
@@ -87,12 +134,15 @@ impl Window {
                     .push("the server fell behind by over a second's worth".to_owned()),
             }
         }
-        let waiting = self.share(self.end.waited_ns - self.start.waited_ns);
-        if waiting > 0.01 {
-            report.remarks.push(format!(
-                "other work took {:.1} % of the generator's core: latency is too high by it",
-                waiting * 100.0
-            ));
+        for busy in &self.busy {
+            let waiting = self.share(busy.waited_ns);
+            if waiting > 0.01 {
+                report.remarks.push(format!(
+                    "other work took {:.1} % of the generator's core {}: latency is too high by it",
+                    waiting * 100.0,
+                    busy.core
+                ));
+            }
         }
     }
 
@@ -100,7 +150,7 @@ impl Window {
     pub(crate) fn tell(&self, server: &Server, open: bool, report: &mut Report) {
         self.judge(open, report);
         let second = self.deliveries() as f64 / self.seconds();
-        let (busy, cpu) = (self.busy(), self.share(self.server_ns()));
+        let (busy, cpu) = (self.busiest(), self.share(self.server_ns()));
         let known = !server.pids.is_empty();
         if known && busy > 0.97 && cpu < 0.97 {
             report.remarks.push(format!(
@@ -119,54 +169,115 @@ impl Window {
             let pss = self.server_pss as f64 / 1048576.0;
             report.figure("server_pss", pss, "MiB", "at the window's end");
         }
-        let note = "time in turns that had something to do";
-        report.figure("generator_cpu", busy, "cores", note);
+        let all = self.busy.iter().map(|busy| busy.busy_ns).sum();
+        let mut note = "time in turns that had something to do".to_owned();
+        if self.busy.len() > 1 {
+            let each = self.busy.iter().map(|busy| {
+                let share = self.share(busy.busy_ns);
+                format!("core {}: {share:.2}", busy.core)
+            });
+            note = format!("{note}; {}", each.collect::<Vec<_>>().join(", "));
+        }
+        report.figure("generator_cpu", self.share(all), "cores", note);
         report.lateness = Some(self.lateness.percentiles()).filter(|times| times.count > 0);
     }
 }
 
-/// A whole run.
-pub(crate) struct Measured {
-    pub(crate) window: Window,
-    pub(super) faults: Faults,
+/// What is left when a run is over: a thread's, or all threads'.
+pub(crate) struct Ended {
+    pub(crate) faults: Faults,
     pub(super) published: u64,
-    pub(super) deliveries: u64,
+    pub(crate) deliveries: u64,
+    /// What members had missed and were owed when they came back.
+    pub(crate) recovered: u64,
+    /// Members that came back and were told that not all is there.
+    pub(crate) unrecovered: u64,
     pub(super) ignored: u64,
     pub(super) blocked: u64,
     pub(super) exhausted: u64,
-    pub(super) recording: Recording,
+    /// The leading thread has it for all.
+    pub(super) recording: Option<Recording>,
+}
+
+impl Ended {
+    /// What is left of all threads, the leading one first.
+    pub(crate) fn of_all(parts: impl IntoIterator<Item = Self>) -> Self {
+        let all = parts.into_iter().reduce(|mut all, part| {
+            all.faults.add(part.faults);
+            all.published += part.published;
+            all.deliveries += part.deliveries;
+            all.recovered += part.recovered;
+            all.unrecovered += part.unrecovered;
+            all.ignored += part.ignored;
+            all.blocked += part.blocked;
+            all.exhausted += part.exhausted;
+            all
+        });
+        all.expect("a run has a thread")
+    }
+
+    /// The run, second by second.
+    pub(crate) fn series(&self) -> Series {
+        let recording = self.recording.as_ref();
+        recording.map_or_else(Series::default, |recording| recording.series.clone())
+    }
+
+    /// The latency of each window, in order.
+    fn windows(&self) -> &[Times] {
+        let recording = self.recording.as_ref();
+        recording.map_or(&[], |recording| &recording.windows)
+    }
+}
+
+/// A whole run with a window: a thread's, or all threads'.
+pub(crate) struct Measured {
+    pub(crate) window: Window,
+    pub(crate) ended: Ended,
 }
 
 impl Measured {
+    /// That of all threads, the leading one first.
+    pub(crate) fn of_all(parts: impl IntoIterator<Item = Self>) -> Self {
+        let (windows, ends): (Vec<_>, Vec<_>) = parts
+            .into_iter()
+            .map(|part| (part.window, part.ended))
+            .unzip();
+        Self {
+            window: Window::of_all(windows),
+            ended: Ended::of_all(ends),
+        }
+    }
+
     /// Deliveries that never came.
     pub(crate) fn lost(&self) -> u64 {
-        self.faults.lost
+        self.ended.faults.lost
     }
 
     /// The latency of a run's first window and its last: without what the scenario is about, and with it.
     pub(crate) fn without_and_with(&self) -> (Percentiles, Percentiles) {
-        let windows = &self.recording.windows;
+        let windows = self.ended.windows();
         let of = |window: Option<&Times>| window.map(Times::percentiles).unwrap_or_default();
         (of(windows.first()), of(windows.last()))
     }
 
     /// The verdict, what happened in each second, and what a reader should know. `words` say what was run.
     pub(crate) fn tell_verdict(&self, server: &Server, words: &str, report: &mut Report) {
-        report.verdict(self.faults.clone());
-        report.record(self.recording.series.clone());
-        if let Some(window) = self.recording.windows.last() {
+        let ended = &self.ended;
+        report.verdict(ended.faults.clone());
+        report.record(ended.series());
+        if let Some(window) = ended.windows().last() {
             report.latency(window);
         }
         report.remarks.push(format!(
             "{words}, {}; {} publications and {} deliveries checked in all",
             server.manners.protocol.name(),
-            self.published,
-            self.deliveries
+            ended.published,
+            ended.deliveries
         ));
         let counts = [
-            (self.blocked, "publications waited for the server to read"),
-            (self.ignored, "messages did not match and were passed over"),
-            (self.exhausted, "times the receive buffers ran out"),
+            (ended.blocked, "publications waited for the server to read"),
+            (ended.ignored, "messages did not match and were passed over"),
+            (ended.exhausted, "times the receive buffers ran out"),
         ];
         for (count, words) in counts.into_iter().filter(|(count, _)| *count > 0) {
             report.remarks.push(format!("{count} {words}"));

@@ -35,17 +35,22 @@ impl Load {
     }
 }
 
-/// One group's timetable.
+/// One group's timetable: all its channels in turn. A thread keeps to the lines of its own channels.
 pub(super) struct Schedule {
-    pub(super) channels: Range<usize>,
+    channels: Range<usize>,
+    /// Offsets into those.
+    own: Vec<usize>,
     pub(super) load: Load,
+    /// Publications of its own.
     scheduled: u64,
 }
 
 impl Schedule {
-    pub(super) fn new(channels: Range<usize>, load: Load) -> Self {
+    /// `own` are not none, and in order.
+    pub(super) fn new(channels: Range<usize>, own: Vec<usize>, load: Load) -> Self {
         Self {
             channels,
+            own,
             load,
             scheduled: 0,
         }
@@ -56,13 +61,20 @@ impl Schedule {
         let Load::Open { rate } = self.load else {
             return None;
         };
-        let due = since_ns + (self.scheduled as f64 / rate * 1e9) as u64;
+        let own = self.own.len() as u64;
+        let offset = self.own[(self.scheduled % own) as usize];
+        let line = self.scheduled / own * self.channels.len() as u64 + offset as u64;
+        let due = since_ns + (line as f64 / rate * 1e9) as u64;
         if now_ns < due {
             return None;
         }
-        let channel = self.channels.start + (self.scheduled % self.channels.len() as u64) as usize;
         self.scheduled += 1;
-        Some((channel, due))
+        Some((self.channels.start + offset, due))
+    }
+
+    /// The channels it publishes into.
+    pub(super) fn own_channels(&self) -> impl Iterator<Item = usize> {
+        self.own.iter().map(|offset| self.channels.start + offset)
     }
 
     /// The timetable starts again: what was due and never left is forgotten.
@@ -76,7 +88,31 @@ pub(super) struct Press {
     pub(super) schedules: Vec<Schedule>,
     pub(super) body: Vec<u8>,
     pub(super) next_id: u64,
+    /// In all.
+    pub(super) published: u64,
     pub(super) since_ns: u64,
     pub(super) lateness: Times,
     pub(super) blocked: u64,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// What is due within `ns`, and when.
+    fn lines(mut schedule: Schedule, ns: u64) -> Vec<(usize, u64)> {
+        std::iter::from_fn(|| schedule.next_due(100, 100 + ns)).collect()
+    }
+
+    #[test]
+    fn two_threads_share_one_timetable() {
+        let load = Load::Open { rate: 1e9 };
+        let of = |own: &[usize]| lines(Schedule::new(5..8, own.to_vec(), load), 7);
+        let whole = of(&[0, 1, 2]);
+        assert_eq!(whole.len(), 8);
+        assert_eq!(whole[4], (6, 104));
+        let mut both = [of(&[0, 2]), of(&[1])].concat();
+        both.sort_by_key(|line| line.1);
+        assert_eq!(both, whole);
+    }
 }

@@ -1,53 +1,60 @@
 //! What an arrival changes: the proof, the histogram, what is owed. Apart from the fleet, which lends its buffers
 //! meanwhile.
+//!
+//! A thread keeps its own members' accounts, and of a channel what concerns those: what has been published, how many of them
+//! are owed it, how many still lack it. Other threads' publications and completions come through the mailbox.
 
 use std::time::Instant;
 
+use super::Group;
 use crate::client::centrifuge::{Position, Reply};
 use crate::client::fleet::News;
 use crate::client::ledger::{Faults, Seen, View};
 use crate::client::payload::{self, Origin};
 use crate::client::protocol::Protocol;
+use crate::client::share::Share;
 use crate::measure::histogram::Times;
+use crate::scenario::threads::{Mailbox, Notice};
 
 /// One channel's state.
 pub(crate) struct Channel {
     pub(crate) name: String,
     pub(super) origin: Origin,
-    /// The connection that publishes into it.
-    pub(super) publisher: usize,
+    /// The thread that publishes into it.
+    pub(super) home: usize,
+    /// The place of the connection that does, on that thread.
+    pub(super) publisher: Option<usize>,
+    /// The other threads that have members, on that thread.
+    pub(super) listeners: Vec<usize>,
     pub(super) size: usize,
     group: usize,
     /// Where the body stood in the last reply.
     pub(super) hint: usize,
+    /// As far as this thread knows.
     pub(crate) published: u32,
     /// Members that are owed each publication.
     pub(crate) members: u32,
-    /// Closed loop: members that still lack publication `sequence % lacking.len()`. Empty in an open loop.
+    /// Closed loop: members, and listeners, that still lack publication `sequence % lacking.len()`. Empty in an open loop.
     pub(super) lacking: Vec<u32>,
     epoch: String,
 }
 
 impl Channel {
-    pub(super) fn new(
-        name: String,
-        origin: Origin,
-        publisher: usize,
-        size: usize,
-        in_flight: usize,
-        group: usize,
-    ) -> Self {
+    /// A channel of the group with this number, without a publisher on this thread.
+    pub(super) fn new(name: String, origin: Origin, group: &Group, number: usize) -> Self {
         Self {
             name,
             origin,
-            publisher,
-            size,
-            group,
+            home: 0,
+            publisher: None,
+            listeners: Vec::new(),
+            size: group.size,
+            group: number,
             hint: 0,
             published: 0,
             members: 0,
             // Room for publications that complete before earlier ones.
-            lacking: match in_flight {
+            lacking: match group.load.in_flight() {
                 0 => Vec::new(),
                 in_flight => vec![0; (4 * in_flight).next_power_of_two()],
             },
@@ -55,20 +62,19 @@ impl Channel {
         }
     }
 
-    pub(super) fn lacking(&mut self, sequence: u32) -> Option<&mut u32> {
+    fn lacking(&mut self, sequence: u32) -> Option<&mut u32> {
         let at = (sequence as usize).checked_rem(self.lacking.len())?;
         self.lacking.get_mut(at)
     }
 
-    fn count_down(&mut self, sequence: u32, completed: impl FnOnce()) {
+    /// True when nobody lacks it any more.
+    fn count_down(&mut self, sequence: u32) -> bool {
         // Zero: the slot's publication was given up for a later one, so the run is about to stall anyway.
         let Some(lacking) = self.lacking(sequence).filter(|lacking| **lacking > 0) else {
-            return;
+            return false;
         };
         *lacking -= 1;
-        if *lacking == 0 {
-            completed();
-        }
+        *lacking == 0
     }
 }
 
@@ -108,6 +114,8 @@ pub(crate) enum Event {
 /// All channels and members, and what happened to them.
 pub(crate) struct Room<'a> {
     pub(super) protocol: &'a Protocol,
+    share: Share,
+    mailbox: Mailbox,
     pub(crate) channels: Vec<Channel>,
     pub(crate) members: Vec<Member>,
     /// Channels with a publication that has just reached its last member.
@@ -135,7 +143,13 @@ pub(crate) struct Room<'a> {
 }
 
 impl<'a> Room<'a> {
-    pub(super) fn new(protocol: &'a Protocol, channels: Vec<Channel>, channel_of: &[u32]) -> Self {
+    pub(super) fn new(
+        protocol: &'a Protocol,
+        share: Share,
+        (mailbox, epoch): (Mailbox, Instant),
+        channels: Vec<Channel>,
+        channel_of: &[u32],
+    ) -> Self {
         let member = |&channel: &u32| Member {
             view: View::default(),
             channel,
@@ -143,6 +157,8 @@ impl<'a> Room<'a> {
         };
         Self {
             protocol,
+            share,
+            mailbox,
             channels,
             members: channel_of.iter().map(member).collect(),
             completed: Vec::new(),
@@ -156,7 +172,64 @@ impl<'a> Room<'a> {
             latencies: Vec::new(),
             events: None,
             offsets: None,
-            epoch: Instant::now(),
+            epoch,
+        }
+    }
+
+    /// Takes what other threads have to tell; true when there was anything.
+    pub(super) fn hear(&mut self) -> bool {
+        let mut any = false;
+        while let Some(notice) = self.mailbox.take() {
+            any = true;
+            match notice {
+                Notice::Published(at) => self.owe(at),
+                Notice::Complete { channel, sequence } => self.count_down(channel, sequence),
+            }
+        }
+        any
+    }
+
+    /// The thread's own next publication into channel `at` is about to leave.
+    pub(super) fn announce(&mut self, at: usize) {
+        for &thread in &self.channels[at].listeners {
+            self.mailbox.tell(thread, Notice::Published(at));
+        }
+        self.owe(at);
+    }
+
+    /// From now on the next publication into channel `at` is owed to its members.
+    fn owe(&mut self, at: usize) {
+        let channel = &mut self.channels[at];
+        let (sequence, members) = (channel.published, channel.members);
+        channel.published += 1;
+        self.owed += u64::from(members);
+        let lackers = members + channel.listeners.len() as u32;
+        if let Some(lacking) = channel.lacking(sequence) {
+            *lacking = lackers;
+            if lackers == 0 && channel.publisher.is_none() {
+                self.complete(at, sequence);
+            }
+        }
+    }
+
+    fn count_down(&mut self, at: usize, sequence: u32) {
+        if self.channels[at].count_down(sequence) {
+            self.complete(at, sequence);
+        }
+    }
+
+    /// The last of the thread's members, and of its listeners, has a publication.
+    fn complete(&mut self, at: usize, sequence: u32) {
+        let channel = &self.channels[at];
+        match channel.publisher {
+            Some(_) => self.completed.push(at),
+            None => {
+                let notice = Notice::Complete {
+                    channel: at,
+                    sequence,
+                };
+                self.mailbox.tell(channel.home, notice);
+            }
         }
     }
 
@@ -218,23 +291,28 @@ impl<'a> Room<'a> {
         now_ns: Option<u64>,
         faults: &mut Faults,
     ) {
-        let member = &mut self.members[index];
-        let at = member.channel as usize;
+        let at = self.members[index].channel as usize;
         let channel = &mut self.channels[at];
         channel.hint = start;
+        let share = self.share;
+        let who = || format!("subscriber {}", share.connection(index));
         let Some(stamp) = payload::read(&reply[start..], channel.size) else {
             faults.corrupted += 1;
-            return faults.explain(|| format!("subscriber {index}: a wrong checksum"));
+            return faults.explain(|| format!("{}: a wrong checksum", who()));
         };
         let rest = &reply[start + channel.size..];
         if !self.protocol.payload_ends(rest) {
             faults.corrupted += 1;
-            return faults.explain(|| format!("subscriber {index}: what follows is not the match"));
+            return faults.explain(|| format!("{}: what follows is not the match", who()));
         }
+        if stamp.sequence >= channel.published {
+            // Another thread's, which told of it before it left.
+            self.hear();
+        }
+        let (member, channel) = (&mut self.members[index], &mut self.channels[at]);
         if stamp.origin != channel.origin || stamp.sequence >= channel.published {
             faults.misrouted += 1;
-            return faults
-                .explain(|| format!("subscriber {index}: {stamp:?} is not of {}", channel.name));
+            return faults.explain(|| format!("{}: {stamp:?} is not of {}", who(), channel.name));
         }
         let mut owed = member.standing != Standing::Leftover;
         match member.view.observe(stamp.sequence) {
@@ -245,21 +323,12 @@ impl<'a> Room<'a> {
             }
             Seen::Late => {
                 faults.reordered += 1;
-                faults.explain(|| {
-                    format!(
-                        "subscriber {index}: publication {} came late",
-                        stamp.sequence
-                    )
-                });
+                faults.explain(|| format!("{}: publication {} came late", who(), stamp.sequence));
             }
             Seen::Duplicate => {
                 faults.duplicated += 1;
-                return faults.explain(|| {
-                    format!(
-                        "subscriber {index}: publication {} came twice",
-                        stamp.sequence
-                    )
-                });
+                return faults
+                    .explain(|| format!("{}: publication {} came twice", who(), stamp.sequence));
             }
         }
         self.deliveries += 1;
@@ -272,7 +341,7 @@ impl<'a> Room<'a> {
                     times.record(late);
                 }
             }
-            channel.count_down(stamp.sequence, || self.completed.push(at));
+            self.count_down(at, stamp.sequence);
         }
         if let Some(offsets) = &mut self.offsets
             && now_ns.is_some()
@@ -284,6 +353,8 @@ impl<'a> Room<'a> {
     /// A member has joined, or is back and has recovered: `reply` tells where it stands.
     pub(crate) fn join(&mut self, index: usize, reply: &[u8], faults: &mut Faults) {
         let subscribed = self.protocol.read_subscribed(reply);
+        // What has left before belongs to before.
+        self.hear();
         let member = &mut self.members[index];
         let channel = &mut self.channels[member.channel as usize];
         let back = member.standing == Standing::Away;
@@ -304,7 +375,8 @@ impl<'a> Room<'a> {
         let Some(subscribed) = subscribed else { return };
         if back && !subscribed.recovered {
             self.unrecovered += 1;
-            faults.explain(|| format!("subscriber {index}: the server did not recover all"));
+            let number = self.share.connection(index);
+            faults.explain(|| format!("subscriber {number}: the server did not recover all"));
             self.leave_behind(index, faults);
         }
         let Position { epoch, offset } = subscribed.position;
@@ -328,7 +400,8 @@ impl<'a> Room<'a> {
         member.standing = Standing::Out;
         channel.members -= 1;
         self.owed -= member.view.lost(channel.published);
-        lose(index, channel, member.view.skipped(), faults);
+        let number = self.share.connection(index);
+        lose(number, channel, member.view.skipped(), faults);
     }
 
     /// What a member lacks by now is lost; it begins anew.
@@ -339,7 +412,7 @@ impl<'a> Room<'a> {
         member.view = View::joining_at(channel.published);
         self.owed -= lost;
         self.recovered -= lost;
-        lose(index, channel, lost, faults);
+        lose(self.share.connection(index), channel, lost, faults);
     }
 
     /// From now on nothing is owed to a member, though it stays; what it lacks by now is lost.
@@ -351,7 +424,7 @@ impl<'a> Room<'a> {
             channel.members -= 1;
             self.owed -= lost;
             member.standing = Standing::Leftover;
-            lose(index, channel, lost, faults);
+            lose(self.share.connection(index), channel, lost, faults);
         }
     }
 
@@ -370,7 +443,7 @@ impl<'a> Room<'a> {
             let channel = &self.channels[member.channel as usize];
             if matches!(member.standing, Standing::Owed | Standing::Away) {
                 let lost = member.view.lost(channel.published);
-                lose(index, channel, lost, faults);
+                lose(self.share.connection(index), channel, lost, faults);
             }
         }
     }
@@ -378,6 +451,7 @@ impl<'a> Room<'a> {
     /// Answers to publishers, and whatever else a connection is told.
     fn take_answer(&mut self, index: usize, reply: &[u8], faults: &mut Faults) {
         let subscribes = index < self.members.len();
+        let number = self.share.connection(index);
         let size = match self.members.get(index) {
             Some(member) => self.channels[member.channel as usize].size,
             None => usize::MAX,
@@ -391,31 +465,36 @@ impl<'a> Room<'a> {
             Reply::Refused(id, code, message) => {
                 faults.refused += 1;
                 faults.explain(|| {
-                    format!("command {id} of connection {index}: error {code} {message}")
+                    format!("command {id} of connection {number}: error {code} {message}")
                 });
             }
             Reply::Push if !self.protocol.is_publication(reply, size) => {}
             Reply::Push => {
                 faults.corrupted += 1;
-                faults.explain(|| format!("subscriber {index}: a publication without our marker"));
+                faults.explain(|| format!("subscriber {number}: a publication without our marker"));
             }
             Reply::Garbage => {
                 faults.malformed += 1;
                 faults
-                    .explain(|| format!("connection {index}: {}", String::from_utf8_lossy(reply)));
+                    .explain(|| format!("connection {number}: {}", String::from_utf8_lossy(reply)));
             }
         }
     }
 
     pub(crate) fn now_ns(&self) -> u64 {
-        self.epoch.elapsed().as_nanos() as u64
+        self.at_ns(Instant::now())
+    }
+
+    /// A time by the run's clock.
+    pub(super) fn at_ns(&self, time: Instant) -> u64 {
+        (time - self.epoch).as_nanos() as u64
     }
 }
 
-fn lose(index: usize, channel: &Channel, lost: u64, faults: &mut Faults) {
+fn lose(number: usize, channel: &Channel, lost: u64, faults: &mut Faults) {
     if lost > 0 {
         faults.lost += lost;
         let published = channel.published;
-        faults.explain(|| format!("subscriber {index} misses {lost} of {published}"));
+        faults.explain(|| format!("subscriber {number} misses {lost} of {published}"));
     }
 }
