@@ -86,7 +86,7 @@ struct Slot {
 enum Reading {
     /// They stay in the socket.
     Off,
-    /// A multishot receive takes them.
+    /// A multishot receive takes them, or will after the one that takes some.
     On,
     /// One receive takes some.
     Once,
@@ -213,7 +213,12 @@ impl Ring {
                 *reading = Reading::Restarting;
                 Ok(())
             }
-            Reading::Once | Reading::On | Reading::Restarting => Ok(()),
+            // What is left to it is armed when the little has come.
+            Reading::Once => {
+                *reading = Reading::On;
+                Ok(())
+            }
+            Reading::On | Reading::Restarting => Ok(()),
         }
     }
 

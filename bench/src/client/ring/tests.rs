@@ -96,14 +96,19 @@ fn reads_nothing_while_stopped_then_a_little_then_all() {
     let slot = ring.attach(near.into()).unwrap();
     ring.receive(slot).unwrap();
     ring.flush().unwrap();
-    ring.stop_receiving(slot).unwrap();
-    while ring.slots[slot as usize].reading != Reading::Off {
-        ring.poll(|event| panic!("{event:?}")).unwrap();
-    }
+    let stop = |ring: &mut Ring| {
+        ring.stop_receiving(slot).unwrap();
+        while ring.slots[slot as usize].reading != Reading::Off {
+            ring.poll(|event| panic!("{event:?}")).unwrap();
+        }
+    };
+    stop(&mut ring);
     far.write_all(b"0123456789").unwrap();
     let mut got = Vec::new();
     let mut take = |ring: &mut Ring, until: usize| {
+        let start = std::time::Instant::now();
         while got.len() < until {
+            assert!(start.elapsed().as_secs() < 20, "only {} came", got.len());
             ring.poll(|event| match event {
                 Event::Received { bytes, .. } => got.extend_from_slice(bytes),
                 Event::Closed { .. } => panic!("it is open"),
@@ -121,6 +126,13 @@ fn reads_nothing_while_stopped_then_a_little_then_all() {
     ring.receive(slot).unwrap();
     far.write_all(b"ab").unwrap();
     assert_eq!(take(&mut ring, 12), b"0123456789ab");
+    // Started while a little is still awaited.
+    stop(&mut ring);
+    ring.receive_once(slot, 4).unwrap();
+    ring.flush().unwrap();
+    ring.receive(slot).unwrap();
+    far.write_all(b"cdefghij").unwrap();
+    assert_eq!(take(&mut ring, 20), b"0123456789abcdefghij");
 }
 
 #[test]
