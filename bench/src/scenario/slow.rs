@@ -18,7 +18,7 @@ use crate::scenario::{Phases, Rooms};
 
 /// How often a slow member reads.
 const TICK: Duration = Duration::from_millis(100);
-/// How long the slow ones are read at the end, to see which have been cut.
+/// How long the slow ones are read at the window's end, to see which have been cut.
 const LAST_LOOK: Duration = Duration::from_secs(1);
 
 /// What to measure.
@@ -97,8 +97,20 @@ fn slow_some_down(plan: &Plan, mut traffic: Traffic<'_>) -> io::Result<Part> {
     readers.slow_down(&mut traffic)?;
     let with = traffic.measure(plan.phases, |traffic| readers.turn(traffic))?;
     let after = traffic.memory()?;
+    // Before the drain: who is cut only later was not cut by the window's end.
+    let cut = count_cut(&mut traffic, &slow)?;
     traffic.drain()?;
-    for &index in &slow {
+    Ok(Part {
+        without,
+        with: traffic.settle(with)?,
+        memory: (before, after),
+        cut,
+    })
+}
+
+/// How many of the slow ones have been cut: they read again, since the end of a connection lies behind what it was sent.
+fn count_cut(traffic: &mut Traffic<'_>, slow: &[usize]) -> io::Result<usize> {
+    for &index in slow {
         traffic.fleet.resume_reading(index)?;
     }
     let last_look = Instant::now();
@@ -106,13 +118,7 @@ fn slow_some_down(plan: &Plan, mut traffic: Traffic<'_>) -> io::Result<Part> {
         Ok(last_look.elapsed() < LAST_LOOK)
     })?;
     let closed = |&&index: &&usize| traffic.fleet.stage(index) == Stage::Closed;
-    let cut = slow.iter().filter(closed).count();
-    Ok(Part {
-        without,
-        with: traffic.settle(with)?,
-        memory: (before, after),
-        cut,
-    })
+    Ok(slow.iter().filter(closed).count())
 }
 
 /// A thread's members that read little.
