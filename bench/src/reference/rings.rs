@@ -1,7 +1,7 @@
 //! What the servers on a ring share: their runtimes own the read buffer, and no WebSocket library works that way. So the
 //! upgrade and the frames are read from bytes, with tungstenite's types, and what is to be sent is put into the outbox.
 
-use std::io::Cursor;
+use std::io::{self, Cursor};
 use std::rc::Rc;
 
 use bytes::Bytes;
@@ -10,6 +10,7 @@ use tokio_tungstenite::tungstenite::handshake::server::{Request, create_response
 use tokio_tungstenite::tungstenite::protocol::frame::FrameHeader;
 use tokio_tungstenite::tungstenite::protocol::frame::coding::{Control, Data, OpCode};
 
+use super::READ_BYTES;
 use super::rooms::{Outbox, Rooms, Seat};
 
 /// Submission entries: a fan-out to many members fills them more than once.
@@ -21,8 +22,37 @@ const PROTOCOL_ERROR: u16 = 1002;
 const NOT_UTF8: u16 = 1007;
 const TOO_BIG: u16 = 1009;
 
+/// Serves a connection by its socket's `read` into a buffer, and `write` of all bytes; returns when it is over.
+pub async fn attend(
+    rooms: &Rc<Rooms<Bytes>>,
+    mut read: impl AsyncFnMut(Vec<u8>) -> (io::Result<usize>, Vec<u8>),
+    mut write: impl AsyncFnMut(Bytes) -> io::Result<()>,
+) {
+    let outbox = Outbox::new();
+    let mut session = Session::new(rooms, &outbox);
+    let receiving = async {
+        let mut buffer = Vec::with_capacity(READ_BYTES);
+        loop {
+            let got;
+            (got, buffer) = read(buffer).await;
+            match got {
+                Ok(0) | Err(_) => return,
+                Ok(len) => session.receive(&buffer[..len]),
+            }
+        }
+    };
+    let sending = async {
+        while let Some(bytes) = outbox.joined().await {
+            if write(bytes).await.is_err() {
+                return;
+            }
+        }
+    };
+    outbox.attend(receiving, sending).await;
+}
+
 /// One connection without its socket.
-pub struct Session {
+struct Session {
     rooms: Rc<Rooms<Bytes>>,
     outbox: Rc<Outbox<Bytes>>,
     /// Once it is upgraded.
@@ -35,7 +65,7 @@ pub struct Session {
 
 impl Session {
     /// A connection that has sent nothing yet.
-    pub fn new(rooms: &Rc<Rooms<Bytes>>, outbox: &Rc<Outbox<Bytes>>) -> Self {
+    fn new(rooms: &Rc<Rooms<Bytes>>, outbox: &Rc<Outbox<Bytes>>) -> Self {
         Self {
             rooms: Rc::clone(rooms),
             outbox: Rc::clone(outbox),
@@ -46,7 +76,7 @@ impl Session {
     }
 
     /// Takes what has arrived. A peer that breaks the protocol is told so, and the outbox finishes.
-    pub fn receive(&mut self, bytes: &[u8]) {
+    fn receive(&mut self, bytes: &[u8]) {
         let outcome = if self.cut.is_empty() {
             let used = self.consume(bytes);
             used.map(|used| self.cut.extend_from_slice(&bytes[used..]))

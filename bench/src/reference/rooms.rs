@@ -81,8 +81,23 @@ impl<T> Outbox<T> {
         .await
     }
 
+    /// Both halves of a connection. Whichever ends first ends it, as does an overflow: dropping the others cancels what they
+    /// have submitted.
+    pub async fn attend(
+        &self,
+        receiving: impl Future<Output = ()>,
+        sending: impl Future<Output = ()>,
+    ) {
+        tokio::select! {
+            biased;
+            () = receiving => {}
+            () = sending => {}
+            () = self.overflow() => {}
+        }
+    }
+
     /// Waits until the member has fallen too far behind.
-    pub async fn overflow(&self) {
+    async fn overflow(&self) {
         poll_fn(|context| {
             let mut state = self.0.borrow_mut();
             if state.ending == Ending::Overflown {

@@ -68,10 +68,5 @@ async fn connection(stream: TcpStream, rooms: Rc<Rooms<Message>>) {
             }
         }
     };
-    tokio::select! {
-        biased;
-        () = receiving => {}
-        () = sending => {}
-        () = outbox.overflow() => {}
-    }
+    outbox.attend(receiving, sending).await;
 }

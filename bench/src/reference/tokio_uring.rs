@@ -8,9 +8,8 @@ use std::rc::Rc;
 use bytes::Bytes;
 use tokio_uring::net::{TcpListener, TcpStream};
 
-use super::READ_BYTES;
-use super::rings::{ENTRIES, Session};
-use super::rooms::{Outbox, Rooms};
+use super::rings::{self, ENTRIES};
+use super::rooms::Rooms;
 
 pub fn serve(listener: std::net::TcpListener) -> io::Result<Infallible> {
     let mut builder = tokio_uring::builder();
@@ -26,32 +25,9 @@ pub fn serve(listener: std::net::TcpListener) -> io::Result<Infallible> {
 }
 
 async fn connection(stream: TcpStream, rooms: Rc<Rooms<Bytes>>) {
-    let outbox = Outbox::new();
-    let mut session = Session::new(&rooms, &outbox);
-    let receiving = async {
-        let mut buffer = Vec::with_capacity(READ_BYTES);
-        loop {
-            let got;
-            (got, buffer) = stream.read(buffer).await;
-            match got {
-                Ok(0) | Err(_) => return,
-                Ok(len) => session.receive(&buffer[..len]),
-            }
-        }
-    };
-    let sending = async {
-        while let Some(bytes) = outbox.joined().await {
-            if stream.write_all(bytes).await.0.is_err() {
-                return;
-            }
-        }
-    };
-    tokio::select! {
-        biased;
-        () = receiving => {}
-        () = sending => {}
-        () = outbox.overflow() => {}
-    }
+    let read = async |buffer| stream.read(buffer).await;
+    let write = async |bytes| stream.write_all(bytes).await.0;
+    rings::attend(&rooms, read, write).await;
     // What is still submitted holds the socket; this ends it. The peer may have gone first: then nothing is left to do.
     drop(stream.shutdown(Shutdown::Both));
 }
