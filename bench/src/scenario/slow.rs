@@ -114,7 +114,8 @@ fn count_cut(traffic: &mut Traffic<'_>, slow: &[usize]) -> io::Result<usize> {
         traffic.fleet.resume_reading(index)?;
     }
     let last_look = Instant::now();
-    traffic.turn_while(2 * LAST_LOOK, "a last look", |_| {
+    // It ends by itself, late where the machine is busy.
+    traffic.turn_while(60 * LAST_LOOK, "a last look", |_| {
         Ok(last_look.elapsed() < LAST_LOOK)
     })?;
     let closed = |&&index: &&usize| traffic.fleet.stage(index) == Stage::Closed;
