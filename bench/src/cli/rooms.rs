@@ -7,7 +7,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::server::{PlaceArgs, ServerArgs};
-use super::{BareArgs, CommonArgs, Failure, PhaseArgs, conclude, demand};
+use super::{BareArgs, CommonArgs, Failure, PhaseArgs, bare_plan, conclude, demand, seconds};
 use crate::client::payload;
 use crate::report::Report;
 use crate::scenario::{Load, Server, churn, echo, limit, mixed, recover, slow, storm};
@@ -63,6 +63,11 @@ pub struct EchoArgs {
     rate: Option<f64>,
     #[command(flatten)]
     phases: PhaseArgs,
+    #[command(flatten)]
+    bare: BareArgs,
+    /// Run the bare loops before and after, and tell the ratio to them.
+    #[arg(long)]
+    limit: bool,
 }
 
 impl EchoArgs {
@@ -88,6 +93,11 @@ impl EchoArgs {
             self.binary,
             self.ramp,
         )?;
+        let sockets = self.connections.min(limit::MOST_MEMBERS);
+        let bare = self
+            .limit
+            .then(|| bare_plan(&self.bare, &self.common, sockets, self.size, 1))
+            .transpose()?;
         let cores = self.common.cores.clone();
         let plan = echo::Plan {
             server: &server,
@@ -95,6 +105,7 @@ impl EchoArgs {
             size: self.size,
             load,
             phases: self.phases.phases()?,
+            limit: bare,
             cores: &cores,
         };
         conclude(self.common, "echo", |report| echo::run(&plan, report))
@@ -262,6 +273,9 @@ pub struct SlowArgs {
     /// The largest TCP segment, as on a network, say 1448; loopback's 64 KiB hide megabytes a slow member.
     #[arg(long, value_name = "BYTES")]
     segment: Option<u32>,
+    /// How long the window takes in which all read; as long as the other without.
+    #[arg(long, value_name = "SECONDS")]
+    quiet_seconds: Option<f64>,
     #[command(flatten)]
     phases: PhaseArgs,
 }
@@ -290,6 +304,7 @@ impl SlowArgs {
             size: self.size,
             rate: self.rate,
             phases: self.phases.phases()?,
+            quiet: seconds(self.quiet_seconds.unwrap_or(self.phases.seconds))?,
             cores: &cores,
         };
         conclude(self.common, "slow", |report| slow::run(&plan, report))
@@ -305,6 +320,9 @@ pub struct RecoverArgs {
     /// Members.
     #[arg(long, default_value_t = 1000)]
     members: usize,
+    /// Fan-outs and comebacks, one after another.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
     /// The most publications of its channel a member misses; the server's history must hold them.
     #[arg(long, value_name = "M", default_value_t = 80)]
     missed: usize,
@@ -326,8 +344,8 @@ impl RecoverArgs {
         demand_members(self.members, &server)?;
         demand_size(self.size)?;
         demand(
-            self.missed > 0 && self.offsets > 0 && self.at_once > 0,
-            "missed, offsets and at-once begin at 1",
+            self.missed > 0 && self.offsets > 0 && self.at_once > 0 && self.rounds > 0,
+            "missed, offsets, at-once and rounds begin at 1",
         )?;
         server.manners.recoverable = true;
         demand(
@@ -338,6 +356,7 @@ impl RecoverArgs {
         let plan = recover::Plan {
             server: &server,
             members: self.members,
+            rounds: self.rounds,
             missed: self.missed,
             offsets: self.offsets,
             size: self.size,

@@ -6,13 +6,16 @@
 //!
 //! Each connection's messages carry its own number, sequence and checksum: echoes that are lost, doubled, swapped or
 //! changed are faults.
+//!
+//! With the bare loops, which run before and after on as many sockets, a round trip has a ratio to one send(2).
 
 use std::io;
 
 use crate::measure::cpu;
+use crate::measure::histogram::Spread;
 use crate::report::Report;
-use crate::scenario::Server;
 use crate::scenario::traffic::{Group, Load, Phases, Publishers, Traffic};
+use crate::scenario::{Server, limit};
 
 /// What to measure.
 pub struct Plan<'a> {
@@ -23,11 +26,15 @@ pub struct Plan<'a> {
     pub size: usize,
     pub load: Load,
     pub phases: Phases,
+    /// Run the bare loops before and after.
+    pub limit: Option<limit::Plan>,
     pub cores: &'a [usize],
 }
 
 /// Runs it and fills the report.
 pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
+    let bare = || plan.limit.as_ref().map(limit::measure).transpose();
+    let before = bare()?;
     cpu::pin(plan.cores)?;
     let group = Group {
         members: plan.connections,
@@ -36,6 +43,7 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
         load: plan.load,
     };
     let measured = Traffic::open(plan.server, &[group], Publishers::Members)?.run(plan.phases)?;
+    let after = bare()?;
     let words = match plan.load {
         Load::Closed { in_flight } => format!("closed loop, {in_flight} in flight a connection"),
         load => load.words(),
@@ -51,5 +59,12 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
         "/s",
         "round trips in the window",
     );
+    if let (Some(before), Some(after)) = (before, after) {
+        let send = Spread::of(&[before.send.runs, after.send.runs].concat());
+        report.spread("limit_send_ns", &send, "ns", "bare send(2) of a message");
+        let ratio = measured.window.ns_a_delivery() / send.median;
+        let note = "server_ns_per_delivery over it";
+        report.figure("ratio_to_send", ratio, "×", note);
+    }
     Ok(())
 }

@@ -1,26 +1,36 @@
 //! **What does catching up cost, against having been there?**
 //!
-//! N members leave one after another while M publications go into each channel, so that they miss from a few up to M: they
-//! come back from several offsets, all at once, and the server owes each what it missed, in order and once. Told is the
-//! server's CPU time a recovered delivery, less what a comeback costs that missed nothing, against that of a delivery of
-//! the same bytes to a member that was there. The server's history must hold M.
+//! Round by round: everybody is there and gets M publications published at once (fan-out of the same bytes); everybody
+//! leaves and comes back having missed nothing; members leave one after another while M publications go into each
+//! channel, so that they miss from a few up to M, and come back from several offsets, all at once: the server owes each
+//! what it missed, in order and once. Told is the server's CPU time a recovered delivery, which is what the second
+//! comeback costs beyond the first, against that of the fan-out's. The server's history must hold M.
+//!
+//! Each part begins and ends with the server at rest: the resets of those who leave are over before a comeback counts,
+//! and the kernel's clock of a thread that sleeps is exact, where that of one that runs may be 4 ms old.
 
 use std::io;
 use std::time::{Duration, Instant};
 
 use crate::measure::cpu;
-use crate::measure::histogram::Times;
+use crate::measure::histogram::{Spread, Times};
 use crate::measure::series::Phase;
 use crate::report::Report;
 use crate::scenario::Server;
-use crate::scenario::traffic::{Event, Group, Load, Publishers, SETTLE, Standing, Traffic};
+use crate::scenario::traffic::{Event, Group, Load, Mark, Publishers, SETTLE, Standing, Traffic};
 
 const PATIENCE: Duration = Duration::from_secs(120);
+/// The server is at rest when in so long …
+const REST: Duration = Duration::from_millis(50);
+/// … it ran for less than this.
+const RESTING_NS: u64 = 500_000;
 
 /// What to measure.
 pub struct Plan<'a> {
     pub server: &'a Server,
     pub members: usize,
+    /// Fan-outs and comebacks, one after another.
+    pub rounds: usize,
     /// The most publications of its channel that a member misses.
     pub missed: usize,
     /// From so many offsets.
@@ -44,31 +54,12 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
     let mut traffic = Traffic::open(server, &[group], Publishers::Apart(1))?;
     traffic.room.events = Some(Vec::new());
     traffic.room.offsets = Some(vec![0; plan.members]);
-    // Having been there.
     traffic.rest(SETTLE)?;
-    traffic.enter(Phase::Measure);
-    let (before, began) = (traffic.mark()?, traffic.room.deliveries);
-    for _ in 0..plan.missed {
-        publish_and_wait(&mut traffic)?;
-    }
-    traffic.drain()?;
-    let fan_out = traffic.mark()?.server_ns.saturating_sub(before.server_ns) as f64
-        / (traffic.room.deliveries - began).max(1) as f64;
-    // A comeback that missed nothing.
-    away(&mut traffic, 0..plan.members)?;
-    let mut plain_times = Times::new();
-    let plain = come_back(plan, &mut traffic, &mut plain_times)?;
-    // Catching up from several offsets.
-    let steps = plan.offsets.min(plan.missed);
-    for step in 0..steps {
-        let share = |step: usize| plan.members * step / steps;
-        away(&mut traffic, share(step)..share(step + 1))?;
-        for _ in plan.missed * step / steps..plan.missed * (step + 1) / steps {
-            publish_and_wait(&mut traffic)?;
-        }
-    }
     let mut times = Times::new();
-    let catching_up = come_back(plan, &mut traffic, &mut times)?;
+    let mut rounds = Vec::new();
+    for _ in 0..plan.rounds {
+        rounds.push(round(plan, &mut traffic, &mut times)?);
+    }
     let (recovered, unrecovered) = (traffic.room.recovered, traffic.room.unrecovered);
     // Everybody is really back.
     publish_and_wait(&mut traffic)?;
@@ -77,11 +68,13 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
     report.verdict(faults);
     report.record(series);
     report.remarks.push(format!(
-        "{} members in {} channels missed up to {} publications of {} B from {steps} offsets, {}; {checked} deliveries checked; latency is that of a comeback, connect to joined; in the series it is that of deliveries",
+        "{} members in {} channels missed up to {} publications of {} B from {} offsets, {} times, {}; {checked} deliveries checked; latency is that of a comeback, connect to joined; in the series it is that of deliveries",
         plan.members,
         server.channels,
         plan.missed,
         plan.size,
+        plan.steps(),
+        plan.rounds,
         server.manners.protocol.name()
     ));
     report.figure(
@@ -96,34 +89,27 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
         "",
         "members told that not all is there",
     );
-    report.figure("plain_back", plain.seconds, "s", "all back, nothing missed");
-    report.figure("all_back", catching_up.seconds, "s", "all back, caught up");
-    let per_second = recovered as f64 / catching_up.seconds;
-    report.figure("recovered_per_second", per_second, "/s", "");
+    let spread =
+        |of: &dyn Fn(&Round) -> f64| Spread::of(&rounds.iter().map(of).collect::<Vec<_>>());
+    let plain = spread(&|round| round.plain.seconds);
+    report.spread("plain_back", &plain, "s", "all back, nothing missed");
+    let all = spread(&|round| round.catching_up.seconds);
+    report.spread("all_back", &all, "s", "all back, caught up");
+    let per_second = spread(&|round| round.recovered as f64 / round.catching_up.seconds);
+    report.spread("recovered_per_second", &per_second, "/s", "");
     if !server.pids.is_empty() {
+        let there = spread(&|round| round.fan_out);
+        let note = "CPU, of a member that was there when all came at once";
+        report.spread("server_ns_per_delivery", &there, "ns", note);
         let n = plan.members as f64;
-        report.figure(
-            "server_ns_per_delivery",
-            fan_out,
-            "ns",
-            "CPU, of a member that was there",
-        );
+        let each = spread(&|round| round.plain.server_ns / n / 1e3);
         let note = "CPU of a comeback, nothing missed";
-        report.figure(
-            "server_us_per_connection",
-            plain.server_ns / n / 1e3,
-            "µs",
-            note,
-        );
-        let extra = (catching_up.server_ns - plain.server_ns) / (recovered.max(1)) as f64;
-        let note = "CPU, what a plain comeback costs taken off";
-        report.figure("server_ns_per_recovered", extra, "ns", note);
-        report.figure(
-            "ratio_to_fan_out",
-            extra / fan_out,
-            "×",
-            "recovered over delivered",
-        );
+        report.spread("server_us_per_connection", &each, "µs", note);
+        let note = "CPU, what a comeback that missed nothing costs taken off";
+        let extra = spread(&Round::ns_a_recovered);
+        report.spread("server_ns_per_recovered", &extra, "ns", note);
+        let ratio = spread(&|round| round.ns_a_recovered() / round.fan_out);
+        report.spread("ratio_to_fan_out", &ratio, "×", "recovered over delivered");
     }
     report.latency(&times);
     if unrecovered > 0 {
@@ -132,6 +118,76 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
             .push("the server's history did not hold what was missed".to_owned());
     }
     Ok(())
+}
+
+impl Plan<'_> {
+    /// Offsets that members really come back from.
+    fn steps(&self) -> usize {
+        self.offsets.min(self.missed)
+    }
+}
+
+/// A fan-out and two comebacks.
+struct Round {
+    /// CPU nanoseconds a delivery.
+    fan_out: f64,
+    plain: Comeback,
+    catching_up: Comeback,
+    /// Deliveries that had been missed.
+    recovered: u64,
+}
+
+impl Round {
+    fn ns_a_recovered(&self) -> f64 {
+        (self.catching_up.server_ns - self.plain.server_ns) / self.recovered.max(1) as f64
+    }
+}
+
+fn round(plan: &Plan<'_>, traffic: &mut Traffic<'_>, times: &mut Times) -> io::Result<Round> {
+    // Having been there.
+    let before = at_rest(traffic)?;
+    traffic.enter(Phase::Measure);
+    for _ in 0..plan.missed {
+        traffic.publish_everywhere()?;
+    }
+    traffic.drain()?;
+    let after = at_rest(traffic)?;
+    let server_ns = after.server_ns.saturating_sub(before.server_ns) as f64;
+    let fan_out = server_ns / (after.deliveries - before.deliveries).max(1) as f64;
+    // A comeback that missed nothing.
+    away(traffic, 0..plan.members)?;
+    let plain = come_back(plan, traffic, &mut Times::new())?;
+    // Catching up from several offsets.
+    let steps = plan.steps();
+    for step in 0..steps {
+        let share = |step: usize| plan.members * step / steps;
+        away(traffic, share(step)..share(step + 1))?;
+        for _ in plan.missed * step / steps..plan.missed * (step + 1) / steps {
+            publish_and_wait(traffic)?;
+        }
+    }
+    let recovered = traffic.room.recovered;
+    let catching_up = come_back(plan, traffic, times)?;
+    Ok(Round {
+        fan_out,
+        plain,
+        catching_up,
+        recovered: traffic.room.recovered - recovered,
+    })
+}
+
+/// Waits until the server does nothing, and reads everything then.
+fn at_rest(traffic: &mut Traffic<'_>) -> io::Result<Mark> {
+    let (began, mut last) = (Instant::now(), traffic.mark()?);
+    while began.elapsed() < PATIENCE {
+        traffic.rest(REST)?;
+        let now = traffic.mark()?;
+        if now.server_ns.saturating_sub(last.server_ns) < RESTING_NS {
+            return Ok(now);
+        }
+        last = now;
+    }
+    Err(io::Error::other("the server does not come to rest"))
 }
 
 fn publish_and_wait(traffic: &mut Traffic<'_>) -> io::Result<()> {
@@ -168,8 +224,9 @@ fn come_back(
     if let Some(events) = &mut traffic.room.events {
         events.clear();
     }
+    let before = at_rest(traffic)?;
     traffic.enter(Phase::Measure);
-    let (began, before) = (Instant::now(), traffic.mark()?);
+    let began = Instant::now();
     let mut started = Vec::with_capacity(plan.members);
     let mut back = 0;
     traffic.turn_while(PATIENCE, "coming back", |traffic| {
@@ -203,9 +260,10 @@ fn come_back(
         Ok(back < plan.members)
     })?;
     traffic.drain()?;
-    let after = traffic.mark()?;
+    let seconds = began.elapsed().as_secs_f64();
+    let after = at_rest(traffic)?;
     Ok(Comeback {
-        seconds: began.elapsed().as_secs_f64(),
+        seconds,
         server_ns: after.server_ns.saturating_sub(before.server_ns) as f64,
     })
 }

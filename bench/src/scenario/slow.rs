@@ -34,6 +34,8 @@ pub struct Plan<'a> {
     pub size: usize,
     pub rate: f64,
     pub phases: Phases,
+    /// How long the window takes in which all read.
+    pub quiet: Duration,
     pub cores: &'a [usize],
 }
 
@@ -48,7 +50,11 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
         load: Load::Open { rate: plan.rate },
     };
     let mut traffic = Traffic::open(server, &[group], Publishers::Apart(plan.publishers))?;
-    let without = traffic.measure(plan.phases, |_| Ok(false))?;
+    let quiet = Phases {
+        window: plan.quiet,
+        ..plan.phases
+    };
+    let without = traffic.measure(quiet, |_| Ok(false))?;
     traffic.drain()?;
     let memory = Memory::read(&server.pids)?;
     // The last ones: each channel has some.
@@ -81,6 +87,8 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
     let (quiet, loud) = measured.without_and_with();
     report.figure("healthy_p99_without", ms(quiet.p99_ns), "ms", "all read");
     report.figure("healthy_p99_with", ms(loud.p99_ns), "ms", "some do not");
+    let ratio = loud.p99_ns as f64 / quiet.p99_ns as f64;
+    report.figure("healthy_p99_ratio", ratio, "×", "with over without");
     report.figure("healthy_lost", measured.lost() as f64, "", "deliveries");
     report.figure("slow_cut", cut as f64, "", "slow members the server cut");
     if !server.pids.is_empty() {
