@@ -59,6 +59,10 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
     let mut rounds = Vec::new();
     for _ in 0..plan.rounds {
         rounds.push(round(plan, &mut traffic, &mut times)?);
+        // What is lost never comes: another round would wait for it.
+        if (0..plan.members).any(|index| traffic.room.is_owed(index)) {
+            break;
+        }
     }
     let (recovered, unrecovered) = (traffic.room.recovered, traffic.room.unrecovered);
     // Everybody is really back.
