@@ -17,6 +17,7 @@ mod reference;
 mod report;
 mod scenario;
 mod suite;
+mod tables;
 
 use cli::{Cli, Command, Failure};
 
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
             false => 0,
         }),
         Command::Suite(args) => suite::run(&args),
+        Command::Tables(args) => tables::run(&args).map(|()| 0),
         #[cfg(feature = "reference")]
         Command::Reference(args) => reference::run(&args)
             .map(|never| match never {})

@@ -239,6 +239,77 @@ fn what_a_server_leaves_behind_is_ended() {
 }
 
 #[test]
+fn told_to_keep_going_it_lists_a_failure_and_renews_a_documents_tables_all_the_same() {
+    let silent = ["sh", "-c", "echo no luck; sleep 600", "sh"];
+    let servers: [(&str, &[&str], &str); 2] =
+        [("silent", &silent, "ready_seconds = 1"), ("good", &[], "")];
+    let (suite, _) = Suite::new("keeps-going", 0.3, &servers);
+    let keep = suite.path("keep");
+    let flags = ["--keep-going", "--keep", &keep, "--label", "commit abc"];
+    let (code, stdout, stderr) = suite.run(&[&flags[..], &["--rounds", "3"]].concat());
+    // The good one may have been late on a busy machine.
+    assert!(matches!(code, 1 | 3), "{code} {stderr}");
+    assert!(stdout.contains("(does not count): failed: silent: took no connection"));
+    assert!(stderr.contains("silent: given up"), "{stderr}");
+    let mut kept: Vec<String> = std::fs::read_dir(&keep)
+        .unwrap()
+        .map(|entry| entry.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.ends_with(".json"))
+        .collect();
+    kept.sort();
+    let expected = [
+        "fan-good-1.json",
+        "fan-good-2.json",
+        "fan-good-3.json",
+        "fan-silent-1.json",
+        "fan-silent-2.json",
+    ];
+    assert_eq!(kept, expected);
+    let text = std::fs::read_to_string(format!("{keep}/fan-good-2.json")).unwrap();
+    let report: Value = serde_json::from_str(&text).unwrap();
+    assert_eq!(report["place"]["server"], "good");
+    assert_eq!(
+        (&report["place"]["round"], &report["label"]),
+        (&2.into(), &"commit abc".into())
+    );
+    assert!(report["latency"]["count"].as_u64() > Some(0) && report["latency_histogram"].is_null());
+
+    let names = ["measured", "numbers", "peers", "further", "not counted"];
+    let table = |name| format!("<!-- table {name} -->old<!-- end of table {name} -->");
+    let document = suite.path("document.md");
+    let text = names.map(table).join("\nbetween\n");
+    std::fs::write(&document, format!("before\n{text}\nafter")).unwrap();
+    let tables = |document: &str| {
+        Command::new(env!("CARGO_BIN_EXE_ringway-bench"))
+            .args(["tables", &keep, "--write", document])
+            .output()
+            .unwrap()
+    };
+    assert!(tables(&document).status.success());
+    let renewed = std::fs::read_to_string(&document).unwrap();
+    assert!(renewed.starts_with("before\n") && renewed.ends_with("\nafter"));
+    assert!(renewed.matches("\nbetween\n").count() == 4 && !renewed.contains("old"));
+    assert!(renewed.contains("- fan, silent, round 2: failed: silent: took no connection"));
+    assert!(renewed.contains("| hot room, 18,000 members"), "{renewed}");
+    assert!(renewed.contains("**missing**: there was no run") && renewed.contains("commit abc"));
+
+    std::fs::write(&document, "no markers").unwrap();
+    assert_eq!(tables(&document).status.code(), Some(1));
+    assert_eq!(std::fs::read_to_string(&document).unwrap(), "no markers");
+}
+
+#[test]
+fn only_what_was_asked_for_runs() {
+    let (suite, _) = Suite::new("only", 0.3, &[("one", &[], ""), ("two", &[], "")]);
+    let (code, stdout, stderr) = suite.run(&["--only", "two", "--rounds", "1"]);
+    assert!(matches!(code, 0 | 3), "{stderr}");
+    assert_gone(&stderr, 1);
+    assert!(stderr.contains("two: up as process"), "{stderr}");
+    assert!(!stdout.contains("two / one"), "{stdout}");
+    assert_eq!(suite.run(&["--only", "three"]).0, 64);
+}
+
+#[test]
 fn ctrl_c_ends_all_it_started() {
     let (suite, address) = Suite::new("interrupted", 120.0, &[("one", &[], "")]);
     let mut child = suite.start(&[]);

@@ -13,7 +13,7 @@ use crate::measure::{cpu, round_trip};
 use crate::report::output::Outputs;
 use crate::report::{Host, Report};
 use crate::scenario::{MOST_THREADS, Phases, SETTLE, idle, limit};
-use crate::suite;
+use crate::{suite, tables};
 use server::ServerArgs;
 
 /// Measures WebSocket servers, and proves order and no loss before it tells a figure.
@@ -32,6 +32,8 @@ pub enum Command {
     Compare(compare::Args),
     /// Servers in turns on one boot: medians, spreads, ratios.
     Suite(suite::Args),
+    /// Tables of a document, from the runs of a suite.
+    Tables(tables::Args),
     /// Not a measurement: a small server on another runtime, to be measured.
     #[cfg(feature = "reference")]
     Reference(crate::reference::Args),

@@ -8,7 +8,7 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 
 use super::server::{PlaceArgs, ServerArgs};
-use super::{BareArgs, CommonArgs, Failure, PhaseArgs, conclude, demand};
+use super::{BareArgs, CommonArgs, Failure, PhaseArgs, bare_plan, conclude, demand, seconds};
 use crate::client::payload;
 use crate::report::Report;
 use crate::scenario::{
@@ -140,6 +140,11 @@ pub struct EchoArgs {
     rate: Option<f64>,
     #[command(flatten)]
     phases: PhaseArgs,
+    #[command(flatten)]
+    bare: BareArgs,
+    /// Run the bare loops before and after, and tell the ratio to them.
+    #[arg(long)]
+    limit: bool,
 }
 
 impl EchoArgs {
@@ -161,6 +166,11 @@ impl EchoArgs {
             self.binary,
             self.ramp,
         )?;
+        let sockets = self.connections.min(limit::MOST_MEMBERS);
+        let bare = self
+            .limit
+            .then(|| bare_plan(&self.bare, &self.common, sockets, self.size, 1))
+            .transpose()?;
         let plan = echo::Plan {
             rooms: Rooms {
                 server,
@@ -171,6 +181,7 @@ impl EchoArgs {
                 cores: self.common.cores.clone(),
             },
             phases: self.phases.phases()?,
+            limit: bare,
         };
         conclude(self.common, "echo", |report| echo::run(&plan, report))
     }
@@ -308,6 +319,9 @@ pub struct SlowArgs {
     /// The largest TCP segment, as on a network, say 1448; loopback's 64 KiB hide megabytes a slow member.
     #[arg(long, value_name = "BYTES")]
     segment: Option<u32>,
+    /// How long the window takes in which all read; as long as the other without.
+    #[arg(long, value_name = "SECONDS")]
+    quiet_seconds: Option<f64>,
 }
 
 impl SlowArgs {
@@ -324,6 +338,7 @@ impl SlowArgs {
             slow: (rooms.members as f64 * self.slow / 100.0).round() as usize,
             rooms,
             reads: self.reads,
+            quiet: seconds(self.quiet_seconds.unwrap_or(self.timetable.phases.seconds))?,
             phases: self.timetable.phases.phases()?,
         };
         conclude(self.rooms.common, "slow", |report| slow::run(&plan, report))
@@ -336,6 +351,9 @@ pub struct RecoverArgs {
     rooms: RoomsArgs,
     #[command(flatten)]
     comeback: ComebackArgs,
+    /// Fan-outs and comebacks, one after another.
+    #[arg(long, default_value_t = 3)]
+    rounds: usize,
     /// The most publications of its channel a member misses; the server's history must hold them.
     #[arg(long, value_name = "M", default_value_t = 80)]
     missed: usize,
@@ -352,13 +370,14 @@ impl RecoverArgs {
     pub fn run(self) -> Result<Report, Failure> {
         let mut rooms = self.rooms.rooms(1, self.size, Load::Silent)?;
         demand(
-            self.missed > 0 && self.offsets > 0 && self.comeback.at_once > 0,
-            "missed, offsets and at-once begin at 1",
+            self.missed > 0 && self.offsets > 0 && self.comeback.at_once > 0 && self.rounds > 0,
+            "missed, offsets, at-once and rounds begin at 1",
         )?;
         demand_recovery(&rooms.server)?;
         rooms.server.manners.recoverable = true;
         let plan = recover::Plan {
             rooms,
+            rounds: self.rounds,
             missed: self.missed,
             offsets: self.offsets,
             at_once: self.comeback.at_once,

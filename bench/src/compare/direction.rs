@@ -47,6 +47,7 @@ const TABLE: &[(&str, Direction)] = &[
     ("server_us_per_pair", LowerIsBetter),
     ("healthy_p99_without", LowerIsBetter),
     ("healthy_p99_with", LowerIsBetter),
+    ("healthy_p99_ratio", LowerIsBetter),
     ("healthy_lost", LowerIsBetter),
     ("slow_cut", Neither),
     ("server_pss_per_slow", LowerIsBetter),

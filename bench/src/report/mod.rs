@@ -68,6 +68,34 @@ impl Host {
     }
 }
 
+/// What has to be of one state of the machine for a run to count: its cores next to each other, or apart.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "lowercase")]
+pub enum Mode {
+    /// All runs of a round: they are compared with each other.
+    #[default]
+    Round,
+    /// Each run for itself: its ratios are taken within it.
+    Run,
+    /// Nothing: bytes do not depend on it.
+    Any,
+}
+
+/// Which run of a suite a report is of.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Place {
+    /// The suite's names.
+    pub scenario: String,
+    pub server: String,
+    /// From 1.
+    pub round: usize,
+    /// How often the round, or the run, was repeated for another state of the machine.
+    pub repeat: usize,
+    pub mode: Mode,
+    /// False when there was no run: `invalid` says why.
+    pub ran: bool,
+}
+
 /// One line of the table.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Figure {
@@ -86,6 +114,9 @@ pub struct Report {
     pub scenario: Word,
     pub command: String,
     pub label: Option<String>,
+    /// None outside a suite.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub place: Option<Place>,
     pub host: Host,
     /// Nothing lost, duplicated, reordered, corrupted. `limit` has no deliveries and checks its bytes itself.
     pub verified: bool,
@@ -113,6 +144,7 @@ impl Report {
             scenario: scenario.into(),
             command: arguments.join(" "),
             label,
+            place: None,
             host,
             verified: true,
             faults: Faults::default(),
@@ -223,6 +255,25 @@ impl Report {
             values.push((key, ns as f64 / 1e6, "ms".to_owned()));
         }
         values
+    }
+
+    /// The round trips of a cache line that were taken, before and after.
+    pub fn round_trips_taken(&self) -> Vec<f64> {
+        let keys = [round_trip::BEFORE, round_trip::AFTER];
+        keys.iter().filter_map(|key| self.value(key)).collect()
+    }
+
+    /// Leaves out the histograms, which are most of a report and which its percentiles sum up.
+    pub fn without_histograms(mut self) -> Self {
+        self.latency_histogram = None;
+        for second in self
+            .series
+            .iter_mut()
+            .flat_map(|series| &mut series.seconds)
+        {
+            second.histogram = None;
+        }
+        self
     }
 
     /// Reads what `--json` wrote.

@@ -1,25 +1,36 @@
 //! **What does catching up cost, against having been there?**
 //!
-//! N members leave one after another while M publications go into each channel, so that they miss from a few up to M: they
-//! come back from several offsets, all at once, and the server owes each what it missed, in order and once. Told is the
-//! server's CPU time a recovered delivery, less what a comeback costs that missed nothing, against that of a delivery of
-//! the same bytes to a member that was there. The server's history must hold M.
+//! Round by round: everybody is there and gets M publications published at once (fan-out of the same bytes); everybody
+//! leaves and comes back having missed nothing; members leave one after another while M publications go into each
+//! channel, so that they miss from a few up to M, and come back from several offsets, all at once: the server owes each
+//! what it missed, in order and once. Told is the server's CPU time a recovered delivery, which is what the second
+//! comeback costs beyond the first, against that of the fan-out's. The server's history must hold M.
+//!
+//! Each part begins and ends with the server at rest: the resets of those who leave are over before a comeback counts,
+//! and the kernel's clock of a thread that sleeps is exact, where that of one that runs may be 4 ms old.
 
 use std::io;
 use std::ops::Range;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use crate::measure::histogram::Times;
+use crate::measure::histogram::{Spread, Times};
 use crate::measure::series::Phase;
 use crate::report::Report;
 use crate::scenario::Rooms;
-use crate::scenario::traffic::{Ended, Event, SETTLE, Standing, Traffic};
+use crate::scenario::traffic::{Ended, Event, Mark, SETTLE, Standing, Traffic};
 
 const PATIENCE: Duration = Duration::from_secs(120);
+/// The server is at rest when in so long …
+const REST: Duration = Duration::from_millis(50);
+/// … it ran for less than this.
+const RESTING_NS: u64 = 500_000;
 
 /// What to measure.
 pub struct Plan {
     pub rooms: Rooms,
+    /// Fan-outs and comebacks, one after another.
+    pub rounds: usize,
     /// The most publications of its channel that a member misses.
     pub missed: usize,
     /// From so many offsets.
@@ -28,38 +39,80 @@ pub struct Plan {
     pub at_once: usize,
 }
 
-/// What a thread found out; times are the leading thread's for all.
+impl Plan {
+    /// Offsets that members really come back from.
+    fn steps(&self) -> usize {
+        self.offsets.min(self.missed)
+    }
+}
+
+/// What a thread found out.
 struct Part {
-    /// Server CPU of having been there, and its deliveries to this thread.
+    rounds: Vec<Round>,
+    times: Times,
+    ended: Ended,
+}
+
+/// A fan-out and two comebacks. Times and CPU are the leading thread's for all, deliveries each thread's.
+#[derive(Clone, Copy)]
+struct Round {
+    /// Server CPU of having been there, and its deliveries.
     there_ns: u64,
     there: u64,
     plain: Comeback,
     catching_up: Comeback,
-    times: Times,
-    ended: Ended,
+    /// Deliveries that had been missed.
+    recovered: u64,
+}
+
+impl Round {
+    /// Adds another thread's deliveries.
+    fn add(&mut self, other: &Round) {
+        self.there += other.there;
+        self.recovered += other.recovered;
+    }
+
+    fn ns_a_delivery(&self) -> f64 {
+        self.there_ns as f64 / self.there.max(1) as f64
+    }
+
+    fn ns_a_recovered(&self) -> f64 {
+        (self.catching_up.server_ns - self.plain.server_ns) / self.recovered.max(1) as f64
+    }
+}
+
+#[derive(Clone, Copy)]
+struct Comeback {
+    seconds: f64,
+    server_ns: f64,
 }
 
 /// Runs it and fills the report.
 pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
     let rooms = &plan.rooms;
     let server = &rooms.server;
-    let steps = plan.offsets.min(plan.missed);
-    let parts = rooms.on_each_thread(|traffic| leave_and_come_back(plan, steps, traffic))?;
-    let deliveries: u64 = parts.iter().map(|part| part.there).sum();
-    let fan_out = parts[0].there_ns as f64 / deliveries.max(1) as f64;
-    let (plain, catching_up) = (parts[0].plain, parts[0].catching_up);
+    // What is lost never comes: another round would wait for it.
+    let is_lost = AtomicBool::new(false);
+    let parts = rooms.on_each_thread(|traffic| go_round(plan, traffic, &is_lost))?;
     let mut times = Times::new();
     parts.iter().for_each(|part| times.add(&part.times));
+    let mut rounds = parts[0].rounds.clone();
+    for part in &parts[1..] {
+        let both = rounds.iter_mut().zip(&part.rounds);
+        both.for_each(|(round, other)| round.add(other));
+    }
     let ended = Ended::of_all(parts.into_iter().map(|part| part.ended));
     let (recovered, unrecovered) = (ended.recovered, ended.unrecovered);
-    let checked = ended.deliveries;
     report.verdict(ended.faults.clone());
     report.record(ended.series());
     report.remarks.push(format!(
-        "{}; missed up to {} publications from {steps} offsets, {}; {checked} deliveries checked; latency is that of a comeback, connect to joined; in the series it is that of deliveries",
+        "{}; missed up to {} publications from {} offsets, {} times, {}; {} deliveries checked; latency is that of a comeback, connect to joined; in the series it is that of deliveries",
         rooms.words(),
         plan.missed,
-        server.manners.protocol.name()
+        plan.steps(),
+        rounds.len(),
+        server.manners.protocol.name(),
+        ended.deliveries,
     ));
     report.figure(
         "recovered",
@@ -73,34 +126,27 @@ pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
         "",
         "members told that not all is there",
     );
-    report.figure("plain_back", plain.seconds, "s", "all back, nothing missed");
-    report.figure("all_back", catching_up.seconds, "s", "all back, caught up");
-    let per_second = recovered as f64 / catching_up.seconds;
-    report.figure("recovered_per_second", per_second, "/s", "");
+    let spread =
+        |of: &dyn Fn(&Round) -> f64| Spread::of(&rounds.iter().map(of).collect::<Vec<_>>());
+    let plain = spread(&|round| round.plain.seconds);
+    report.spread("plain_back", &plain, "s", "all back, nothing missed");
+    let all = spread(&|round| round.catching_up.seconds);
+    report.spread("all_back", &all, "s", "all back, caught up");
+    let per_second = spread(&|round| round.recovered as f64 / round.catching_up.seconds);
+    report.spread("recovered_per_second", &per_second, "/s", "");
     if !server.pids.is_empty() {
-        let n = plan.rooms.members as f64;
-        report.figure(
-            "server_ns_per_delivery",
-            fan_out,
-            "ns",
-            "CPU, of a member that was there",
-        );
+        let there = spread(&Round::ns_a_delivery);
+        let note = "CPU, of a member that was there when all came at once";
+        report.spread("server_ns_per_delivery", &there, "ns", note);
+        let n = rooms.members as f64;
+        let each = spread(&|round| round.plain.server_ns / n / 1e3);
         let note = "CPU of a comeback, nothing missed";
-        report.figure(
-            "server_us_per_connection",
-            plain.server_ns / n / 1e3,
-            "µs",
-            note,
-        );
-        let extra = (catching_up.server_ns - plain.server_ns) / (recovered.max(1)) as f64;
-        let note = "CPU, what a plain comeback costs taken off";
-        report.figure("server_ns_per_recovered", extra, "ns", note);
-        report.figure(
-            "ratio_to_fan_out",
-            extra / fan_out,
-            "×",
-            "recovered over delivered",
-        );
+        report.spread("server_us_per_connection", &each, "µs", note);
+        let note = "CPU, what a comeback that missed nothing costs taken off";
+        let extra = spread(&Round::ns_a_recovered);
+        report.spread("server_ns_per_recovered", &extra, "ns", note);
+        let ratio = spread(&|round| round.ns_a_recovered() / round.ns_a_delivery());
+        report.spread("ratio_to_fan_out", &ratio, "×", "recovered over delivered");
     }
     report.latency(&times);
     if unrecovered > 0 {
@@ -112,45 +158,87 @@ pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
 }
 
 /// Everything on one thread.
-fn leave_and_come_back(plan: &Plan, steps: usize, mut traffic: Traffic<'_>) -> io::Result<Part> {
-    let members = plan.rooms.members;
+fn go_round(plan: &Plan, mut traffic: Traffic<'_>, is_lost: &AtomicBool) -> io::Result<Part> {
+    let members = traffic.share.of(plan.rooms.members);
     traffic.room.events = Some(Vec::new());
-    traffic.room.offsets = Some(vec![0; traffic.share.of(members)]);
-    // Having been there.
+    traffic.room.offsets = Some(vec![0; members]);
     traffic.rest(SETTLE)?;
+    let mut times = Times::new();
+    let mut rounds = Vec::new();
+    for _ in 0..plan.rounds {
+        rounds.push(round(plan, &mut traffic, &mut times)?);
+        if (0..members).any(|index| traffic.room.is_owed(index)) {
+            is_lost.store(true, Ordering::Relaxed);
+        }
+        traffic.meet()?;
+        if is_lost.load(Ordering::Relaxed) {
+            break;
+        }
+    }
+    // Everybody is really back.
+    traffic.publish_and_wait()?;
+    traffic.drain()?;
+    Ok(Part {
+        rounds,
+        times,
+        ended: traffic.conclude()?,
+    })
+}
+
+fn round(plan: &Plan, traffic: &mut Traffic<'_>, times: &mut Times) -> io::Result<Round> {
+    let members = plan.rooms.members;
+    // Having been there.
+    let before = at_rest(traffic)?;
     traffic.enter(Phase::Measure)?;
-    let before = traffic.mark()?;
     for _ in 0..plan.missed {
-        traffic.publish_and_wait()?;
+        traffic.publish_everywhere()?;
     }
     traffic.drain()?;
-    let after = traffic.mark()?;
+    let after = at_rest(traffic)?;
     // A comeback that missed nothing.
-    away(&mut traffic, 0..members)?;
-    let plain = come_back(plan, &mut traffic, &mut Times::new())?;
+    away(traffic, 0..members)?;
+    let plain = come_back(plan, traffic, &mut Times::new())?;
     // Catching up from several offsets.
+    let steps = plan.steps();
     for step in 0..steps {
         let first = |step: usize| members * step / steps;
-        away(&mut traffic, first(step)..first(step + 1))?;
+        away(traffic, first(step)..first(step + 1))?;
         for _ in plan.missed * step / steps..plan.missed * (step + 1) / steps {
             traffic.publish_and_wait()?;
         }
         // Each knows of all before it looks who has everything.
         traffic.meet()?;
     }
-    let mut times = Times::new();
-    let catching_up = come_back(plan, &mut traffic, &mut times)?;
-    // Everybody is really back.
-    traffic.publish_and_wait()?;
-    traffic.drain()?;
-    Ok(Part {
+    let recovered = traffic.room.recovered;
+    let catching_up = come_back(plan, traffic, times)?;
+    Ok(Round {
         there_ns: after.server_ns.saturating_sub(before.server_ns),
         there: after.deliveries - before.deliveries,
         plain,
         catching_up,
-        times,
-        ended: traffic.conclude()?,
+        recovered: traffic.room.recovered - recovered,
     })
+}
+
+/// Waits until the server does nothing, and reads everything then.
+fn at_rest(traffic: &mut Traffic<'_>) -> io::Result<Mark> {
+    let began = Instant::now();
+    traffic.rest(REST)?;
+    let mut last = traffic.mark()?;
+    // The leading thread sees it for all.
+    while traffic.leads() {
+        traffic.rest(REST)?;
+        let now = traffic.mark()?;
+        if now.server_ns.saturating_sub(last.server_ns) < RESTING_NS {
+            break;
+        }
+        if began.elapsed() > PATIENCE {
+            return Err(io::Error::other("the server does not come to rest"));
+        }
+        last = now;
+    }
+    traffic.meet()?;
+    traffic.mark()
 }
 
 /// These members of all are reset with nothing outstanding, and will be back.
@@ -167,21 +255,16 @@ fn away(traffic: &mut Traffic<'_>, members: Range<usize>) -> io::Result<()> {
     traffic.meet()
 }
 
-#[derive(Clone, Copy)]
-struct Comeback {
-    seconds: f64,
-    server_ns: f64,
-}
-
 /// Everybody comes back.
 fn come_back(plan: &Plan, traffic: &mut Traffic<'_>, times: &mut Times) -> io::Result<Comeback> {
     if let Some(events) = &mut traffic.room.events {
         events.clear();
     }
+    let before = at_rest(traffic)?;
     traffic.enter(Phase::Measure)?;
+    let began = Instant::now();
     let members = traffic.share.of(plan.rooms.members);
     let at_once = traffic.share.of(plan.at_once).max(1);
-    let (began, before) = (Instant::now(), traffic.mark()?);
     let mut started = Vec::with_capacity(members);
     let mut back = 0;
     traffic.turn_while(PATIENCE, "coming back", |traffic| {
@@ -216,9 +299,10 @@ fn come_back(plan: &Plan, traffic: &mut Traffic<'_>, times: &mut Times) -> io::R
         Ok(back < members)
     })?;
     traffic.drain()?;
-    let after = traffic.mark()?;
+    let seconds = began.elapsed().as_secs_f64();
+    let after = at_rest(traffic)?;
     Ok(Comeback {
-        seconds: began.elapsed().as_secs_f64(),
+        seconds,
         server_ns: after.server_ns.saturating_sub(before.server_ns) as f64,
     })
 }

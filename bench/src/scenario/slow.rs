@@ -29,6 +29,8 @@ pub struct Plan {
     /// Bytes a second each of them reads.
     pub reads: u32,
     pub phases: Phases,
+    /// How long the window takes in which all read.
+    pub quiet: Duration,
 }
 
 /// What a thread found out.
@@ -67,6 +69,8 @@ pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
     let (quiet, loud) = measured.without_and_with();
     report.figure("healthy_p99_without", ms(quiet.p99_ns), "ms", "all read");
     report.figure("healthy_p99_with", ms(loud.p99_ns), "ms", "some do not");
+    let ratio = loud.p99_ns as f64 / quiet.p99_ns as f64;
+    report.figure("healthy_p99_ratio", ratio, "×", "with over without");
     report.figure("healthy_lost", measured.lost() as f64, "", "deliveries");
     report.figure("slow_cut", cut as f64, "", "slow members the server cut");
     if !server.pids.is_empty() {
@@ -88,7 +92,11 @@ pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
 /// Both windows on one thread.
 fn slow_some_down(plan: &Plan, mut traffic: Traffic<'_>) -> io::Result<Part> {
     let members = plan.rooms.members;
-    let without = traffic.measure(plan.phases, |_| Ok(false))?;
+    let quiet = Phases {
+        window: plan.quiet,
+        ..plan.phases
+    };
+    let without = traffic.measure(quiet, |_| Ok(false))?;
     traffic.drain()?;
     let before = traffic.memory()?;
     // The last ones: each channel has some.

@@ -176,7 +176,7 @@ impl<'a> Traffic<'a> {
     }
 
     /// True on the thread that reads the server's counters.
-    fn leads(&self) -> bool {
+    pub(crate) fn leads(&self) -> bool {
         self.share.number() == 0
     }
 

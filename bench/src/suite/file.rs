@@ -7,6 +7,8 @@ use std::path::Path;
 
 use serde::Deserialize;
 
+use crate::report::Mode;
+
 /// Servers, and what each of them is measured with.
 #[derive(Clone, Debug, PartialEq, Deserialize)]
 #[serde(deny_unknown_fields)]
@@ -48,6 +50,21 @@ pub struct ScenarioPlan {
     pub name: String,
     /// Arguments of `ringway-bench`, the scenario first; `--pid` and the server's own come after.
     pub arguments: Vec<String>,
+    /// The servers it is for, by name; all of them without.
+    #[serde(default)]
+    pub servers: Vec<String>,
+    /// What has to be of one state of the machine, when that is asked for.
+    #[serde(default)]
+    pub mode: Mode,
+    /// Fewer rounds than the suite's.
+    pub rounds: Option<usize>,
+}
+
+impl ScenarioPlan {
+    /// True when `server` takes part.
+    pub fn is_for(&self, server: &str) -> bool {
+        self.servers.is_empty() || self.servers.iter().any(|name| name == server)
+    }
 }
 
 fn five() -> usize {
@@ -92,24 +109,30 @@ impl Plan {
                 && distinct(plan.scenario.iter().map(|s| s.name.as_str()).collect()),
             "two of one name",
         )?;
+        let known = |name: &String| plan.server.iter().any(|server| server.name == *name);
+        demand(
+            plan.scenario.iter().flat_map(|s| &s.servers).all(known),
+            "a scenario for a server that is not there",
+        )?;
         demand(
             plan.server.iter().all(|s| !s.command.is_empty()),
             "a server without a command",
         )?;
         let measures = |scenario: &ScenarioPlan| {
             let first = scenario.arguments.first().map_or("", String::as_str);
-            !matches!(first, "" | "limit" | "compare" | "suite") && !first.starts_with('-')
+            !matches!(first, "" | "limit" | "compare" | "suite" | "tables")
+                && !first.starts_with('-')
         };
         demand(
             plan.scenario.iter().all(measures),
             "a scenario's first argument names one that measures a server",
         )?;
-        let own = ["--json", "--pid"];
+        let own = ["--json", "--pid", "--label"];
         let arguments = plan.server.iter().flat_map(|s| &s.arguments);
         let mut arguments = arguments.chain(plan.scenario.iter().flat_map(|s| &s.arguments));
         demand(
             arguments.all(|argument| !own.contains(&argument.as_str())),
-            "--json and --pid are the suite's own",
+            "--json, --label and --pid are the suite's own",
         )?;
         Ok(plan)
     }
@@ -133,6 +156,10 @@ mod tests {
     fn has_defaults_and_says_what_is_wrong() {
         let plan = Plan::parse(GOOD).unwrap();
         assert_eq!((plan.rounds, plan.server[0].ready_seconds), (5, 10));
+        assert!(plan.scenario[0].is_for("a"));
+        let some = GOOD.replace("name = \"s\"", "name = \"s\"\nservers = [\"a\"]");
+        let some = Plan::parse(&some).unwrap();
+        assert!(some.scenario[0].is_for("a") && !some.scenario[0].is_for("b"));
         for (wrong, right, words) in [
             ("[\"idle\"]", "[\"limit\"]", "first argument"),
             ("[\"idle\"]", "[]", "first argument"),
@@ -141,6 +168,12 @@ mod tests {
             ("127.0.0.1:1", "nowhere", "address"),
             ("[[server]]", "rounds = 0\n[[server]]", "rounds"),
             ("name = \"a\"", "name = \"a\"\nnaem = \"b\"", "naem"),
+            (
+                "name = \"s\"",
+                "name = \"s\"\nservers = [\"b\"]",
+                "not there",
+            ),
+            ("name = \"s\"", "name = \"s\"\nmode = \"fast\"", "fast"),
         ] {
             let error = Plan::parse(&GOOD.replace(wrong, right)).unwrap_err();
             assert!(error.contains(words), "{right}: {error}");

@@ -16,6 +16,8 @@ use super::watch::{Waited, Watch};
 /// Between two tries whether a server takes connections.
 const TRY_EACH: Duration = Duration::from_millis(50);
 const TRY_TIME: Duration = Duration::from_millis(500);
+/// For so long a port may still take connections after its server has ended.
+const FREE_PATIENCE: Duration = Duration::from_secs(10);
 
 /// A process in a session of its own, which ends with this value.
 pub struct Owned {
@@ -168,11 +170,17 @@ impl<'a> Server<'a> {
                 "{name}: left {left} processes behind, which were killed"
             ));
         }
-        if takes_connections(self.plan) {
-            return fail(format!(
-                "{name}: {} still takes connections",
-                self.plan.ready
-            ));
+        // The kernel takes down a ring, and the listener it accepts on, some time after its process is gone.
+        let deadline = Instant::now() + FREE_PATIENCE;
+        while takes_connections(self.plan) {
+            if Instant::now() >= deadline {
+                return fail(format!(
+                    "{name}: {} still takes connections",
+                    self.plan.ready
+                ));
+            }
+            watch.check()?;
+            std::thread::sleep(TRY_EACH);
         }
         Ok(remarks)
     }

@@ -5,8 +5,7 @@ use serde::Serialize;
 use super::file::Plan;
 use crate::compare::direction::Direction;
 use crate::measure::histogram::Spread;
-use crate::measure::round_trip;
-use crate::report::{Host, Report};
+use crate::report::{Host, Mode, Place, Report};
 
 /// One run of one server.
 #[derive(Clone, Debug, Serialize)]
@@ -15,10 +14,11 @@ pub struct Run {
     pub scenario: String,
     pub server: String,
     /// The exit code of a run of its own.
+    /// 1 when there was none.
     pub code: u8,
     /// The round trip of a cache line before and after.
     pub round_trips: Vec<f64>,
-    /// True when all runs of this round saw one state of the machine.
+    /// True when all that had to see one state of the machine did.
     pub same_mode: bool,
     /// What was odd about it.
     pub remarks: Vec<String>,
@@ -29,25 +29,18 @@ pub struct Run {
 
 impl Run {
     /// The essence of a report.
-    pub fn new(
-        round: usize,
-        scenario: &str,
-        server: &str,
-        code: u8,
-        report: Report,
-        mut remarks: Vec<String>,
-    ) -> Self {
+    pub fn new(place: &Place, code: u8, report: Report, mut remarks: Vec<String>) -> Self {
         if !report.verified {
             remarks.push(report.faults.to_string());
         }
-        remarks.extend(report.invalid.iter().map(|why| format!("invalid: {why}")));
-        let trips = [round_trip::BEFORE, round_trip::AFTER];
+        let kind = if place.ran { "invalid" } else { "failed" };
+        remarks.extend(report.invalid.iter().map(|why| format!("{kind}: {why}")));
         Self {
-            round,
-            scenario: scenario.to_owned(),
-            server: server.to_owned(),
+            round: place.round,
+            scenario: place.scenario.clone(),
+            server: place.server.clone(),
             code,
-            round_trips: trips.iter().filter_map(|key| report.value(key)).collect(),
+            round_trips: report.round_trips_taken(),
             same_mode: true,
             remarks,
             values: report.values(),
@@ -90,6 +83,8 @@ impl Line {
 #[derive(Clone, Debug, PartialEq, Serialize)]
 pub struct Table {
     pub scenario: String,
+    /// The first is what the others are measured by.
+    pub servers: Vec<String>,
     pub lines: Vec<Line>,
 }
 
@@ -115,12 +110,18 @@ impl Suite {
         let tables = plan.scenario.iter().map(|scenario| {
             let of_scenario = runs.iter().filter(|run| run.scenario == scenario.name);
             let counted: Vec<&Run> = of_scenario.filter(counts).collect();
+            let servers: Vec<String> = servers
+                .iter()
+                .filter(|name| scenario.is_for(name))
+                .cloned()
+                .collect();
             Table {
                 scenario: scenario.name.clone(),
                 lines: lines(&servers, &counted),
+                servers,
             }
         });
-        let tables = tables.collect();
+        let tables: Vec<Table> = tables.collect();
         let mut remarks = Vec::new();
         for run in &runs {
             let name = format!("round {}, {}, {}", run.round, run.scenario, run.server);
@@ -134,8 +135,13 @@ impl Suite {
                     .iter()
                     .map(|words| format!("{name}{fate}: {words}")),
             );
-            // Once a round: at its first server.
-            if !run.same_mode && run.server == servers[0] {
+            // Once a round, at its first server; or each run that stands for itself.
+            let scenario = plan.scenario.iter().find(|s| s.name == run.scenario);
+            let alone = scenario.is_some_and(|s| s.mode != Mode::Round);
+            let first = tables
+                .iter()
+                .any(|t: &Table| t.scenario == run.scenario && t.servers[0] == run.server);
+            if !run.same_mode && (alone || first) {
                 let fate = if same_mode {
                     "does not count"
                 } else {
@@ -227,6 +233,9 @@ pub mod tests {
             scenario: vec![ScenarioPlan {
                 name: "fan <b>".to_owned(),
                 arguments: Vec::new(),
+                servers: Vec::new(),
+                mode: Mode::Round,
+                rounds: None,
             }],
         };
         let run = |round: usize, server: &str, code, factor: f64| {
@@ -234,7 +243,15 @@ pub mod tests {
             report.figures.retain(|f| f.key == "server_ns_per_delivery");
             report.figures[0].value = 100.0 * factor;
             report.round_trips(Some(61.0), Some(61.0));
-            let mut run = Run::new(round, "fan <b>", server, code, report, Vec::new());
+            let place = Place {
+                scenario: "fan <b>".to_owned(),
+                server: server.to_owned(),
+                round,
+                repeat: 0,
+                mode: Mode::Round,
+                ran: true,
+            };
+            let mut run = Run::new(&place, code, report, Vec::new());
             run.same_mode = round != 2;
             run
         };

@@ -11,7 +11,7 @@ use crate::report::table::number;
 pub fn text(suite: &Suite) -> String {
     let mut out = String::new();
     for one in &suite.tables {
-        let (head, rows) = grid(suite, one);
+        let (head, rows) = grid(one);
         let _ = writeln!(out, "{}", one.scenario);
         let width = |column: usize| {
             let cells = rows.iter().map(|row| row[column].chars().count());
@@ -39,7 +39,7 @@ pub fn text(suite: &Suite) -> String {
 pub fn markdown(suite: &Suite) -> String {
     let mut out = String::new();
     for one in &suite.tables {
-        let (head, rows) = grid(suite, one);
+        let (head, rows) = grid(one);
         let _ = writeln!(out, "## {}\n", plain(&one.scenario));
         let line = |cells: &[String]| {
             let cells: Vec<String> = cells.iter().map(|cell| plain(cell)).collect();
@@ -87,7 +87,7 @@ pub fn html(suite: &Suite) -> String {
         .map(|words| format!("<li>{}</li>", escape(words)));
     let _ = writeln!(body, "<ul>{}</ul>", notes.collect::<String>());
     for one in &suite.tables {
-        let (head, rows) = grid(suite, one);
+        let (head, rows) = grid(one);
         let head: Vec<&str> = head.iter().map(String::as_str).collect();
         let _ = writeln!(body, "<h2>{}</h2>", escape(&one.scenario));
         let numbers: Vec<usize> = (2..head.len() - 1).collect();
@@ -101,6 +101,7 @@ pub fn html(suite: &Suite) -> String {
 fn runs(suite: &Suite) -> String {
     let verdict = |code: u8| match code {
         0 => "verified, valid",
+        1 => "failed",
         3 => "invalid",
         _ => "not verified",
     };
@@ -132,11 +133,11 @@ fn runs(suite: &Suite) -> String {
 }
 
 /// Head and rows: figure, unit, a column a server, a column a ratio, which way is better.
-fn grid(suite: &Suite, one: &Table) -> (Vec<String>, Vec<Vec<String>>) {
+fn grid(one: &Table) -> (Vec<String>, Vec<Vec<String>>) {
     let mut head = vec!["figure".to_owned(), String::new()];
-    head.extend(suite.servers.iter().cloned());
-    let first = &suite.servers[0];
-    let others = suite.servers.iter().skip(1);
+    head.extend(one.servers.iter().cloned());
+    let first = &one.servers[0];
+    let others = one.servers.iter().skip(1);
     head.extend(others.map(|name| format!("{name} / {first}")));
     head.push(String::new());
     let rows = one.lines.iter().map(|line| {

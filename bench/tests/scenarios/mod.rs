@@ -27,7 +27,8 @@ fn echo_notices_lost_doubled_and_changed_echoes() {
     let paced = [&["--connections", "5", "--rate", "400"][..], &SHORT].concat();
     let closed = [&["--connections", "5", "--in-flight", "3"][..], &SHORT].concat();
     for load in [&paced, &closed] {
-        let report = assert_verified(run("echo", "/echo", Misdeed::None, load));
+        let load = [&load[..], &["--limit", "--runs", "1", "--run-ms", "10"]].concat();
+        let report = assert_verified(run("echo", "/echo", Misdeed::None, &load));
         assert!(figure(&report, "echoes_per_second") > 0.0);
     }
     for (misdeed, expected) in [
@@ -175,10 +176,12 @@ fn recovery_from_several_offsets_is_counted_and_checked() {
         "4",
         "--channels",
         "2",
+        "--rounds",
+        "2",
     ];
     let report = assert_verified(run("recover", "/", Misdeed::None, &load));
-    // Three members each miss 24, 18, 12 and 6.
-    assert_eq!(figure(&report, "recovered"), 180.0);
+    // Three members each miss 24, 18, 12 and 6, twice.
+    assert_eq!(figure(&report, "recovered"), 360.0);
     let (code, report) = run("recover", "/", Misdeed::Forget, &load);
     assert_eq!((code, kinds(&report)), (2, vec!["lost".to_owned()]));
 }
