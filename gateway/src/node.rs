@@ -86,6 +86,11 @@ pub fn run(config: Config, notifier: &Notifier) -> Result<Drained, NodeError> {
     let cores = pinned_cores(&config);
     let listeners =
         listener::claim(config.address, &steering(&config, &cores)).map_err(NodeError::Clients)?;
+    for listener in &listeners {
+        if let Err(error) = listener::defer_accepts(listener) {
+            tracing::warn!(%error, "accepts are not deferred");
+        }
+    }
     let runtime = tokio::runtime::Builder::new_current_thread()
         .enable_all()
         .build()

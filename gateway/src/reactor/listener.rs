@@ -7,6 +7,7 @@ use rustix::io::Errno;
 use socket2::{Domain, Protocol, Socket, Type};
 use std::io;
 use std::net::{SocketAddr, TcpListener};
+use std::os::fd::AsRawFd;
 use std::time::{Duration, Instant};
 
 /// Unsent bytes above which a socket is not writable (TCP_NOTSENT_LOWAT): bounds what a peer that does not read makes the
@@ -15,6 +16,9 @@ pub const NOTSENT_LOWAT: u32 = 16_384;
 
 /// Connections that may wait to be accepted; the kernel caps it at `net.core.somaxconn`.
 pub const BACKLOG: i32 = 4096;
+
+/// Seconds for which the kernel keeps a connection that says nothing to itself (TCP_DEFER_ACCEPT).
+const SILENT_SECONDS: libc::c_int = 1;
 
 /// How long an address that is in use is looked at again. The kernel takes a ring apart after its process is gone, and the
 /// listener with it: a node that takes the place of one that was killed would find the port taken for some milliseconds.
@@ -116,6 +120,30 @@ pub fn listen(address: SocketAddr, cpu: Option<usize>) -> Result<TcpListener, Li
     open().map_err(|source| ListenError::new(address, source))
 }
 
+/// Has the kernel hand over connections when their first bytes are there, or after [`SILENT_SECONDS`]: a shard is woken
+/// once in place of twice for each, and not at all for who only looks whether the port is open.
+///
+/// # Errors
+/// What the kernel says.
+#[allow(unsafe_code)]
+pub fn defer_accepts(listener: &TcpListener) -> io::Result<()> {
+    let seconds = SILENT_SECONDS;
+    // SAFETY: the option's value is a c_int that outlives the call; the descriptor is open for as long as it is borrowed.
+    let answer = unsafe {
+        libc::setsockopt(
+            listener.as_raw_fd(),
+            libc::IPPROTO_TCP,
+            libc::TCP_DEFER_ACCEPT,
+            (&raw const seconds).cast(),
+            size_of_val(&seconds) as libc::socklen_t,
+        )
+    };
+    match answer {
+        0 => Ok(()),
+        _ => Err(io::Error::last_os_error()),
+    }
+}
+
 /// A socket that may take a port whose last connections are in TIME_WAIT, but none that somebody listens on.
 fn socket(address: SocketAddr) -> io::Result<Socket> {
     let socket = Socket::new(
@@ -130,6 +158,7 @@ fn socket(address: SocketAddr) -> io::Result<Socket> {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use std::io::Write;
     use std::net::TcpStream;
 
     const ANY: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 0);
@@ -191,6 +220,23 @@ mod tests {
     fn a_foreign_address_is_named() {
         let error = claim("192.0.2.1:8000".parse().unwrap(), &[None]).unwrap_err();
         assert!(matches!(error, ListenError::NotOurs(_)), "{error}");
+    }
+
+    #[test]
+    fn deferred_accepts_come_with_their_first_bytes_or_after_a_while() {
+        let group = claim(ANY, &[None]).unwrap();
+        defer_accepts(&group[0]).unwrap();
+        let address = group[0].local_addr().unwrap();
+        let silent = TcpStream::connect(address).unwrap();
+        let mut talking = TcpStream::connect(address).unwrap();
+        let error = group[0].accept().unwrap_err();
+        assert_eq!(error.kind(), io::ErrorKind::WouldBlock, "nobody has spoken");
+        talking.write_all(b"GET").unwrap();
+        group[0].set_nonblocking(false).unwrap();
+        for client in [&talking, &silent] {
+            let (_, peer) = group[0].accept().unwrap();
+            assert_eq!(peer, client.local_addr().unwrap());
+        }
     }
 
     #[test]

@@ -143,11 +143,14 @@ pub(super) fn kernel_release() -> String {
 
 /// What a kernel of this name lacks; `None`: nothing, or the name says nothing (then the ring will tell).
 pub(super) fn kernel_lacks(release: &str) -> Option<&'static str> {
-    let mut parts = release.split(|c: char| !c.is_ascii_digit());
-    let major: u32 = parts.next()?.parse().ok()?;
-    let minor: u32 = parts.next()?.parse().ok()?;
-    ((major, minor) < KERNEL_MIN)
+    (kernel_version(release)? < KERNEL_MIN)
         .then_some("socket options and plain descriptors of a ring's files")
+}
+
+/// Major and minor version; `None`: the name does not tell.
+pub(super) fn kernel_version(release: &str) -> Option<(u32, u32)> {
+    let mut parts = release.split(|c: char| !c.is_ascii_digit());
+    Some((parts.next()?.parse().ok()?, parts.next()?.parse().ok()?))
 }
 
 /// The soft limit; `None`: unlimited.
