@@ -14,6 +14,8 @@ use std::collections::VecDeque;
 
 /// A chunk takes frames for at most this long, so that "all of it is older than `lag.time`" is true to within it.
 const CHUNK_SPAN_MILLIS: u64 = 1000;
+/// So many bytes of a burst lie in one chunk, if its frames do.
+const PIECE_MAX: usize = 16 * 1024;
 
 /// Where one lane's sweep stands. Lives in the log because a lane without bytes has nothing to sweep.
 #[derive(Clone, Copy, Debug)]
@@ -93,33 +95,49 @@ impl Log {
             Some(frame.len()),
             "a log holds whole frames"
         );
-        let fits = self.chunks.back().is_some_and(|c| {
-            debug_assert_eq!(c.end(), head);
-            c.bytes.len() - c.used as usize >= frame.len()
-                && now_millis < c.born_millis + CHUNK_SPAN_MILLIS
-        });
-        if !fits {
-            // Double the chunk with each one that fills up, so that a quiet channel holds 512 B and a hot one 64 KiB.
-            let wanted = self
-                .chunks
-                .back()
-                .map_or(CHUNK_MIN, |c| (c.bytes.len() * 2).min(CHUNK_MAX));
-            let (bytes, serial) = pool.take_chunk(lane, wanted.max(frame.len()));
-            self.chunks.push_back(Chunk {
-                start: head,
-                used: 0,
-                serial,
-                born_millis: now_millis,
-                last_millis: now_millis,
-                bytes,
-            });
-        }
+        self.make_room(pool, lane, head, frame.len(), now_millis);
         let chunk = self.chunks.back_mut().expect("one was just made sure of");
         let at = chunk.used as usize;
         chunk.bytes[at..at + frame.len()].copy_from_slice(frame);
         chunk.used += frame.len() as u32;
         chunk.last_millis = now_millis;
         chunk.end()
+    }
+
+    /// The last chunk has room for a frame of `len` bytes afterwards. Each new one is twice as large as the one that is full,
+    /// so that a quiet channel holds 512 B and a hot one 64 KiB. At first the full one is moved into the new one: then a
+    /// burst lies in one piece, and goes to every member as it lies, at the price of one copy a shard.
+    fn make_room(&mut self, pool: &mut Pool, lane: u32, head: u64, len: usize, now_millis: u64) {
+        let Some(last) = self.chunks.back_mut() else {
+            return self.open_chunk(pool, lane, head, CHUNK_MIN.max(len), now_millis);
+        };
+        debug_assert_eq!(last.end(), head);
+        let used = last.used as usize;
+        let doubled = (last.bytes.len() * 2).min(CHUNK_MAX);
+        let is_young = now_millis < last.born_millis + CHUNK_SPAN_MILLIS;
+        if is_young && last.bytes.len() - used >= len {
+            return;
+        }
+        if is_young && used + len <= PIECE_MAX {
+            let (mut bytes, serial) = pool.take_chunk(lane, doubled.max(used + len));
+            bytes[..used].copy_from_slice(&last.bytes[..used]);
+            last.serial = serial;
+            pool.give_chunk(std::mem::replace(&mut last.bytes, bytes));
+            return;
+        }
+        self.open_chunk(pool, lane, head, doubled.max(len), now_millis);
+    }
+
+    fn open_chunk(&mut self, pool: &mut Pool, lane: u32, start: u64, wanted: usize, now: u64) {
+        let (bytes, serial) = pool.take_chunk(lane, wanted);
+        self.chunks.push_back(Chunk {
+            start,
+            used: 0,
+            serial,
+            born_millis: now,
+            last_millis: now,
+            bytes,
+        });
     }
 
     /// Whether no byte is held.
@@ -316,12 +334,33 @@ mod tests {
     }
 
     #[test]
-    fn chunks_double_from_512_bytes_and_a_big_frame_gets_its_own() {
-        let (mut pool, mut log, ..) = filled(&[400, 400, 400, 100_000, 10]);
-        let sizes: Vec<_> = log.chunks.iter().map(|c| c.bytes.len()).collect();
-        assert_eq!(sizes, [512, 1024, 100_010, CHUNK_MAX]);
+    fn a_burst_lies_in_one_chunk_that_doubles_from_512_bytes_and_a_big_frame_gets_its_own() {
+        let (mut pool, mut log, mut head, _) = filled(&[400]);
+        assert_eq!(log.chunks[0].bytes.len(), 512);
+        for (size, wanted) in [
+            (400, &[1024][..]),
+            (400, &[2048]),
+            (100_000, &[2048, 100_010]),
+            (10, &[2048, 100_010, CHUNK_MAX]),
+        ] {
+            head = log.append(&mut pool, 0, head, &frame(size), 1);
+            let sizes: Vec<_> = log.chunks.iter().map(|c| c.bytes.len()).collect();
+            assert_eq!(sizes, wanted);
+            assert_eq!(pool.bytes_in_use(), sizes.iter().sum::<usize>() as u64);
+        }
+        let small = frame(400).repeat(3);
+        assert_eq!(log.range(0, small.len() as u64), small);
+        assert!(log.holds(log.chunks[0].serial));
         log.clear(&mut pool);
         assert_eq!(pool.bytes_in_use(), 0);
+    }
+
+    #[test]
+    fn a_chunk_that_is_a_second_old_is_followed_by_another() {
+        let (mut pool, mut log, head, _) = filled(&[10]);
+        log.append(&mut pool, 0, head, &frame(10), 1 + CHUNK_SPAN_MILLIS);
+        let sizes: Vec<_> = log.chunks.iter().map(|c| c.bytes.len()).collect();
+        assert_eq!(sizes, [512, 1024]);
     }
 
     #[test]
@@ -361,7 +400,7 @@ mod tests {
 
     #[test]
     fn lag_drops_by_bytes_and_by_age_of_the_newest_frame_of_a_chunk() {
-        let (mut pool, mut log, head, _) = filled(&[400; 8]);
+        let (mut pool, mut log, head, _) = filled(&[4000; 12]);
         assert!(!log.enforce_lag(&mut pool, (head, head), head, 1, 1000));
         assert!(log.enforce_lag(&mut pool, (head, head), 2000, 1, 1000));
         assert!(head - log.base().unwrap() < 2000 + CHUNK_MAX as u64);
