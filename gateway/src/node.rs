@@ -12,6 +12,7 @@ use crate::lifecycle::drain::{Drain, Drained, GRACE, drain};
 use crate::lifecycle::notify::Notifier;
 use crate::lifecycle::signals::Signals;
 use crate::lifecycle::{Lifecycle, State};
+use crate::limit::Handshakes;
 use crate::mailbox::{Inbox, Outbox, Sleeper, Waker, pair};
 use crate::reactor::epoll::{EpollReactor, EpollSetup};
 use crate::reactor::listener::{self, ListenError};
@@ -308,8 +309,13 @@ fn start(
             config.client.connection_limit,
             config.shards,
         ))
+        .zip(Handshakes::of_node(
+            config.client_limits.handshakes,
+            config.client_limits.burst,
+            config.shards,
+        ))
         .enumerate();
-    for (id, ((((outboxes, inboxes), listener), core), permits)) in parts {
+    for (id, (((((outboxes, inboxes), listener), core), permits), handshakes)) in parts {
         let Some((waker, eventfd)) = wakers.next() else {
             break;
         };
@@ -325,6 +331,7 @@ fn start(
             config: config.clone(),
             keys,
             permits,
+            handshakes,
             seed: rng.random(),
             epoch: epoch.clone(),
         };
@@ -371,6 +378,7 @@ struct ThreadPlan {
     config: Arc<Config>,
     keys: Keys,
     permits: Permits,
+    handshakes: Handshakes,
     seed: u64,
     epoch: Arc<str>,
 }
@@ -430,6 +438,7 @@ impl ThreadPlan {
             sleeper: self.sleeper,
             keys: self.keys,
             permits: self.permits,
+            handshakes: self.handshakes,
             sends_per_flush: SENDS_PER_FLUSH,
             seed: self.seed,
             epoch: self.epoch,

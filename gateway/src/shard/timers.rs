@@ -32,6 +32,8 @@ pub(super) enum Timer {
     Deaf,
     /// Nothing has left for too long.
     Stall,
+    /// Who is refused has had time to send the request that is to be answered so.
+    TurnedAway,
     /// Try again to send: the kernel was out of memory, so that polling would spin.
     Retry,
 }
@@ -172,6 +174,7 @@ impl Core {
             };
             self.due(at, token, timer);
         }
+        self.handshakes.make(self.now.nanos);
         self.beat();
         self.housekeep();
         self.run_drain();
@@ -216,6 +219,7 @@ impl Core {
                     self.timers.set(deadline, token, Timer::Stall);
                 }
             }
+            Timer::TurnedAway if conn.phase == Phase::Handshake => self.turn_away(token),
             Timer::Retry if conn.blocked_since > 0 && !conn.flags.has(Flags::POLLS_OUT) => {
                 self.writable(token)
             }
