@@ -207,7 +207,11 @@ impl Core {
         }
         // After a close or an error nothing more is decoded: what still arrives is read and dropped.
         if let Some(conn) = self.conn(token).filter(|_| !is_over) {
+            let is_cut = !decoder.is_idle();
             conn.decoder = decoder;
+            if is_cut {
+                self.time_message(token);
+            }
         }
     }
 
@@ -250,6 +254,7 @@ impl Core {
             Message::Pong(_) if conn.flags.has(Flags::FRAME_PINGS) => conn.pings = 0,
             Message::Pong(_) => {}
             Message::Text(payload) | Message::Binary(payload) => {
+                conn.flags.set(Flags::MESSAGE_OLD, false);
                 self.stats.messages_received += 1;
                 let is_text = matches!(message, Message::Text(_));
                 return self.data(token, payload, is_text);
