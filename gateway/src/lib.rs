@@ -24,6 +24,7 @@ pub mod heartbeat;
 pub mod hub;
 pub mod ids;
 pub mod lifecycle;
+pub mod limit;
 pub mod log;
 pub mod logging;
 pub mod mailbox;

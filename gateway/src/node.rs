@@ -1,6 +1,7 @@
 //! A node: its ports, its shards, its control thread (the one that calls [`run`]) and its end.
 
-use crate::config::{Config, IncomingCpu, ReactorChoice};
+use crate::config::check::slots_per_shard;
+use crate::config::{Config, IncomingCpu, Machine, ReactorChoice};
 use crate::control::admin::demo;
 use crate::control::peers::{self, Driver, Link, Shards};
 use crate::control::{Control, Options, Phase};
@@ -12,6 +13,7 @@ use crate::lifecycle::drain::{Drain, Drained, GRACE, drain};
 use crate::lifecycle::notify::Notifier;
 use crate::lifecycle::signals::Signals;
 use crate::lifecycle::{Lifecycle, State};
+use crate::limit::Handshakes;
 use crate::mailbox::{Inbox, Outbox, Sleeper, Waker, pair};
 use crate::reactor::epoll::{EpollReactor, EpollSetup};
 use crate::reactor::listener::{self, ListenError};
@@ -153,8 +155,10 @@ async fn live(
     };
     let epoch: Arc<str> = format!("{:08x}", rng.random::<u32>()).into();
     let kind = choose(&config)?;
+    let slots = slots(&config, kind);
 
-    let (mut threads, shards, driver) = start(&config, listeners, &cores, keys, &epoch, kind)?;
+    let (mut threads, shards, driver) =
+        start(&config, listeners, &cores, keys, &epoch, (kind, slots))?;
     let driving = tokio::spawn(driver.run());
 
     let (phase, watched) = watch::channel(Phase::Starting);
@@ -245,6 +249,22 @@ fn choose(config: &Config) -> Result<Kind, NodeError> {
     }
 }
 
+/// Connections of each shard. With epoll all shards share the process's table: where it stands in for the ring, there is
+/// room for fewer than was reckoned with.
+fn slots(config: &Config, kind: Kind) -> u32 {
+    let reckoned = config.limits.slots_per_shard;
+    if kind == Kind::Uring {
+        return reckoned;
+    }
+    let open_files = Machine::observe().open_files;
+    reckoned.min(slots_per_shard(
+        open_files,
+        config.shards,
+        ReactorChoice::Epoll,
+        0,
+    ))
+}
+
 /// Makes a small ring with all that the shards' rings have, and lets it go again.
 fn try_ring() -> Result<(), ReactorError> {
     let (_, wake) = Waker::eventfd().map_err(no_descriptor)?;
@@ -260,7 +280,7 @@ fn start(
     cores: &[usize],
     keys: Keys,
     epoch: &Arc<str>,
-    kind: Kind,
+    (kind, slots): (Kind, u32),
 ) -> Result<(Threads, Shards, Driver), NodeError> {
     let shards = usize::from(config.shards);
     // The control thread is the last peer.
@@ -308,8 +328,13 @@ fn start(
             config.client.connection_limit,
             config.shards,
         ))
+        .zip(Handshakes::of_node(
+            config.client_limits.handshakes,
+            config.client_limits.burst,
+            config.shards,
+        ))
         .enumerate();
-    for (id, ((((outboxes, inboxes), listener), core), permits)) in parts {
+    for (id, (((((outboxes, inboxes), listener), core), permits), handshakes)) in parts {
         let Some((waker, eventfd)) = wakers.next() else {
             break;
         };
@@ -318,6 +343,7 @@ fn start(
             id,
             core: *core,
             kind,
+            slots,
             listener,
             eventfd,
             sleeper: waker.sleeper(),
@@ -325,6 +351,7 @@ fn start(
             config: config.clone(),
             keys,
             permits,
+            handshakes,
             seed: rng.random(),
             epoch: epoch.clone(),
         };
@@ -364,6 +391,7 @@ struct ThreadPlan {
     id: ShardId,
     core: usize,
     kind: Kind,
+    slots: u32,
     listener: TcpListener,
     eventfd: OwnedFd,
     sleeper: Sleeper,
@@ -371,6 +399,7 @@ struct ThreadPlan {
     config: Arc<Config>,
     keys: Keys,
     permits: Permits,
+    handshakes: Handshakes,
     seed: u64,
     epoch: Arc<str>,
 }
@@ -386,7 +415,7 @@ impl ThreadPlan {
                 "cannot pin the shard to its core"
             );
         }
-        let slots = self.config.limits.slots_per_shard + REFUSAL_SLOTS;
+        let slots = self.slots + REFUSAL_SLOTS;
         let take = |fd: &OwnedFd| fd.try_clone().map_err(no_descriptor);
         let listener = match self.listener.try_clone() {
             Ok(listener) => listener,
@@ -430,6 +459,7 @@ impl ThreadPlan {
             sleeper: self.sleeper,
             keys: self.keys,
             permits: self.permits,
+            handshakes: self.handshakes,
             sends_per_flush: SENDS_PER_FLUSH,
             seed: self.seed,
             epoch: self.epoch,

@@ -70,6 +70,8 @@ pub struct ShardStats {
     pub bytes_sent: u64,
     /// Reply errors, by code.
     pub reply_errors: Vec<(u32, u64)>,
+    /// Limits that clients have met.
+    pub limits: crate::limit::Hits,
     /// Frames that broke the WebSocket or client protocol.
     pub frames_invalid: u64,
     /// Bytes of log chunks.

@@ -10,6 +10,7 @@ use super::{
     Client, Config, IncomingCpu, Limits, LogConfig, LogFormat, Machine, Modes, Origins as Allowed,
     ReactorChoice, Shutdown, TokenConfig,
 };
+use crate::limit::Limit;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -87,7 +88,10 @@ pub fn check(
         ],
     )?;
     let node_name = keys.node_name(raw.node.name, machine)?;
+    let client_limits = keys.client_limits(&raw.limits, &raw.client, modes.dev)?;
     let client = keys.client(raw.client)?;
+    // A limit that is only tried takes no room away.
+    let is_tried = client_limits.dry_run.has(Limit::Connections);
     let limits = Limits {
         log_bytes: keys.size(
             "limits.log_bytes",
@@ -111,7 +115,7 @@ pub fn check(
             machine.open_files,
             shards,
             reactor,
-            client.connection_limit,
+            if is_tried { 0 } else { client.connection_limit },
         ),
     };
     let channels = keys.channels(&raw.channel, &limits)?;
@@ -130,6 +134,7 @@ pub fn check(
         client,
         channels,
         limits,
+        client_limits,
         shutdown: Shutdown {
             delay: raw.shutdown.delay.0,
             drain: raw.shutdown.drain.0,
@@ -215,12 +220,12 @@ pub fn slots_per_shard(
 }
 
 /// Checks keys, and knows where each was set.
-struct Keys<'a> {
+pub(super) struct Keys<'a> {
     origins: &'a Origins,
 }
 
 impl Keys<'_> {
-    fn refuse(&self, key: &str, problem: impl Into<String>) -> ConfigError {
+    pub(super) fn refuse(&self, key: &str, problem: impl Into<String>) -> ConfigError {
         ConfigError::Key {
             key: key.to_owned(),
             origin: self.origins.of(key),
@@ -229,7 +234,7 @@ impl Keys<'_> {
     }
 
     /// Refuses unless `holds`.
-    fn ensure(
+    pub(super) fn ensure(
         &self,
         holds: bool,
         key: &str,
@@ -265,12 +270,18 @@ impl Keys<'_> {
     }
 
     /// A size that fits u32, which `most` does.
-    fn size32(&self, key: &str, got: Size, least: u64, most: u64) -> Result<u32, ConfigError> {
+    pub(super) fn size32(
+        &self,
+        key: &str,
+        got: Size,
+        least: u64,
+        most: u64,
+    ) -> Result<u32, ConfigError> {
         self.size(key, got, least, most.min(u64::from(u32::MAX)))
             .map(|size| size as u32)
     }
 
-    fn positive(&self, key: &str, got: RawDuration) -> Result<Duration, ConfigError> {
+    pub(super) fn positive(&self, key: &str, got: RawDuration) -> Result<Duration, ConfigError> {
         self.ensure(!got.0.is_zero(), key, || "got 0, want more than 0".into())?;
         Ok(got.0)
     }

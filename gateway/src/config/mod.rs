@@ -5,12 +5,14 @@
 pub mod check;
 pub mod default;
 pub mod error;
+mod limits;
 pub mod machine;
 pub mod raw;
 pub mod source;
 pub mod units;
 
 pub use error::{ConfigError, Origin};
+pub use limits::{ClientLimits, Rates};
 pub use machine::Machine;
 pub use source::{Flag, Inputs};
 
@@ -77,6 +79,8 @@ pub struct Config {
     pub channels: Channels,
     /// Derived sizes.
     pub limits: Limits,
+    /// What clients are held to.
+    pub client_limits: ClientLimits,
     /// Draining.
     pub shutdown: Shutdown,
     /// Keys accepted by the server API; empty: the API refuses everything.
@@ -153,6 +157,7 @@ impl std::fmt::Debug for Config {
             .field("client", &self.client)
             .field("channels", &self.channels)
             .field("limits", &self.limits)
+            .field("client_limits", &self.client_limits)
             .field("shutdown", &self.shutdown)
             .field("log", &self.log)
             .finish_non_exhaustive()

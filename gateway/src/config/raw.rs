@@ -4,6 +4,7 @@
 //! Built-in error texts of serde may quote what they got. Secrets and tables of secrets therefore have texts of their own,
 //! see [`Secret`] and `source::plain_words`.
 
+use super::limits::{BURST, RawAddress, RawRates};
 use super::units::{RawDuration, Size};
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
 use serde::{Deserialize, Serialize};
@@ -105,6 +106,8 @@ pub struct Client {
     pub user_connection_limit: u32,
     #[serde(deserialize_with = "whole")]
     pub connection_limit: u32,
+    #[serde(deserialize_with = "whole")]
+    pub connection_rate_limit: u32,
     pub token: Token,
     pub subscription_token: Token,
 }
@@ -125,6 +128,7 @@ impl Default for Client {
             pong_timeout: RawDuration::from_secs(8),
             user_connection_limit: 0,
             connection_limit: 0,
+            connection_rate_limit: 0,
             token: Token::default(),
             subscription_token: Token::default(),
         }
@@ -250,6 +254,11 @@ pub struct Limits {
     pub log_bytes: Size,
     pub history_bytes: Size,
     pub publication_bytes: Size,
+    pub burst: RawDuration,
+    pub dry_run: Vec<String>,
+    pub address: RawAddress,
+    pub connection: RawRates,
+    pub user: RawRates,
 }
 
 impl Default for Limits {
@@ -258,6 +267,11 @@ impl Default for Limits {
             log_bytes: Size(256 << 20),
             history_bytes: Size(1 << 30),
             publication_bytes: Size(1 << 20),
+            burst: BURST,
+            dry_run: Vec::new(),
+            address: RawAddress::default(),
+            connection: RawRates::default(),
+            user: RawRates::default(),
         }
     }
 }
@@ -411,7 +425,7 @@ fn switch<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
 }
 
 /// A whole number that fits.
-fn whole<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+pub(super) fn whole<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
     struct Kind;
     impl Visitor<'_> for Kind {
         type Value = u32;

@@ -31,7 +31,12 @@ const LATER: &[&str] = &[
 ];
 
 /// The keys that hold lists.
-const LISTS: [&str; 3] = ["cores", "client.allowed_origins", "channel.namespaces"];
+const LISTS: [&str; 4] = [
+    "cores",
+    "client.allowed_origins",
+    "channel.namespaces",
+    "limits.dry_run",
+];
 
 /// What a start of the program was given.
 #[derive(Clone, Debug)]

@@ -56,6 +56,16 @@ impl Flags {
     pub const EXPIRY_TIMED: Flags = Flags(128);
     /// It has broken the frame format: what it sends from now on cannot be read.
     pub const DEAF: Flags = Flags(256);
+    /// A timer looks whether the message that is cut is whole by then.
+    pub const MESSAGE_TIMED: Flags = Flags(1 << 12);
+    /// No message has been whole since that timer was set.
+    pub const MESSAGE_OLD: Flags = Flags(1 << 11);
+    /// The home of its address has not let it in yet.
+    pub const KNOCKS: Flags = Flags(1 << 15);
+    /// The home of its address refuses it.
+    pub const TURNED_AWAY: Flags = Flags(1 << 14);
+    /// It is beyond the node's limit, which is only tried.
+    pub const NO_PERMIT: Flags = Flags(1 << 13);
     /// What is queued is an HTTP refusal, not a close frame.
     pub const REFUSED: Flags = Flags(32);
 

@@ -2,6 +2,7 @@
 //! threads the order is FIFO.
 
 use crate::ids::{ClientId, Token};
+use crate::limit::{Report, Verdict};
 use crate::protocol::centrifuge::Encoding;
 use crate::protocol::codes::ReplyError;
 use std::sync::Arc;
@@ -412,6 +413,36 @@ pub enum Message {
         user: Span,
         /// Let in.
         admitted: bool,
+    },
+    /// A connection has come from an address (its keyed hash) whose home is asked to let it in. Answered by `Knocked`.
+    Knock {
+        /// The address.
+        address: u64,
+        /// Who waits.
+        token: Token,
+    },
+    /// The address' home has decided.
+    Knocked {
+        /// The address.
+        address: u64,
+        /// Who waits.
+        token: Token,
+        /// How.
+        verdict: Verdict,
+    },
+    /// A connection that its address' home has counted is over.
+    AddressLeft {
+        /// The address.
+        address: u64,
+    },
+    /// What a user has done on a shard, for the user's home. Answered by `UserPaced`.
+    UserSpent(Report),
+    /// What a user has done on all shards: for how long it counts, see [`crate::limit::Meters::raise`].
+    UserPaced {
+        /// The keyed hash of the user.
+        user: u64,
+        /// Nanoseconds.
+        ahead: [u64; 3],
     },
     /// The control thread asks.
     Request {

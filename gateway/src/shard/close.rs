@@ -38,16 +38,19 @@ impl Core {
             conn.phase,
             Phase::Greeted | Phase::Open | Phase::Failed | Phase::Echo
         ) {
-            self.no_longer_open();
+            self.no_longer_open(token);
         }
         let Some(conn) = self.conn(token) else { return };
         conn.phase = Phase::Closing;
         self.timers.set(deadline, token, Timer::Closing);
     }
 
-    fn no_longer_open(&mut self) {
+    fn no_longer_open(&mut self, token: Token) {
         self.open -= 1;
-        self.permits.give_back();
+        let conn = self.conn(token);
+        if conn.is_some_and(|c| !c.flags.has(Flags::NO_PERMIT)) {
+            self.permits.give_back();
+        }
     }
 
     /// The peer's close frame has come: the socket goes as soon as ours has left.
@@ -81,9 +84,11 @@ impl Core {
                 phase,
                 Phase::Greeted | Phase::Open | Phase::Failed | Phase::Echo
             ) {
-                self.no_longer_open();
+                self.no_longer_open(token);
             }
         }
+        self.no_longer_counted(token.slot);
+        self.meters.forget(token.slot);
         self.unblock(token.slot);
         self.was_short.remove(token.slot);
         self.rescan.remove(token.slot);

@@ -4,6 +4,7 @@ use super::Core;
 use super::reply::READY_BYTES_MAX;
 use crate::connection::{Phase, TICKETS_MAX};
 use crate::ids::Token;
+use crate::limit::Ruling;
 use crate::protocol::centrifuge::{
     Command, Method, RefreshResult, reply_ping, reply_refresh, reply_sub_refresh,
 };
@@ -67,6 +68,16 @@ impl Core {
         {
             self.refuse(slot, id, ReplyError::TOO_MANY_REQUESTS);
             return true;
+        }
+        match self.measure_command(token, &command.method) {
+            Ruling::Goes => {}
+            Ruling::Closed => return false,
+            Ruling::Refused => {
+                if id > 0 {
+                    self.refuse(slot, id, ReplyError::TOO_MANY_REQUESTS);
+                }
+                return true;
+            }
         }
         match &command.method {
             Method::Subscribe(request) => self.subscribe(token, id, request),

@@ -10,6 +10,7 @@ use crate::hub::lane::LaneKind;
 use crate::hub::links::put;
 use crate::hub::message::{Message, ReplyTo};
 use crate::ids::{ClientId, Token};
+use crate::limit::Limit;
 use crate::protocol::centrifuge::{
     ConnectRequest, ConnectResult, SubscribeResult, publication_in_frame, reply_connect,
     reply_error,
@@ -57,7 +58,9 @@ impl Core {
                 }
             }
         };
-        if claims.subscriptions.len() > client.channel_limit as usize {
+        if claims.subscriptions.len() > client.channel_limit as usize
+            && self.stats.limits.refuses(Limit::Channels)
+        {
             self.close(token, Disconnect::CHANNEL_LIMIT);
             return false;
         }

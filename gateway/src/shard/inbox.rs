@@ -8,6 +8,7 @@ use crate::hub::message::{Message, Query};
 use crate::hub::recover::Piece;
 use crate::hub::view::Appended;
 use crate::ids::ShardId;
+use crate::limit::Limit;
 use crate::mailbox::Batch;
 use crate::protocol::centrifuge::{reply_error, reply_publish};
 use crate::protocol::codes::{Disconnect, ReplyError};
@@ -268,7 +269,10 @@ impl Core {
                 } else {
                     0
                 };
-                let admitted = self.users.arrive(text(*user), limit);
+                let mut admitted = self.users.arrive(text(*user), limit);
+                if !admitted && !self.stats.limits.refuses(Limit::UserConnections) {
+                    admitted = self.users.arrive(text(*user), 0);
+                }
                 if let Some(reply) = reply {
                     let batch = self.links.to(from);
                     let user = crate::hub::links::put(batch, user.of(bytes));
@@ -285,6 +289,31 @@ impl Core {
                 user,
                 admitted,
             } => self.admitted(*reply, text(*user), *admitted),
+            Message::Knock { address, token } => {
+                let now = self.now.nanos;
+                let verdict = self.addresses.arrive(*address, now, &mut self.stats.limits);
+                self.links.to(from).messages.push(Message::Knocked {
+                    address: *address,
+                    token: *token,
+                    verdict,
+                });
+            }
+            Message::Knocked {
+                address,
+                token,
+                verdict,
+            } => self.knocked(*token, *address, *verdict),
+            Message::AddressLeft { address } => self.addresses.leave(*address),
+            Message::UserSpent(report) => {
+                let ahead = self.meters.reported(*report, self.now.nanos);
+                self.links.to(from).messages.push(Message::UserPaced {
+                    user: report.user,
+                    ahead,
+                });
+            }
+            Message::UserPaced { user, ahead } => {
+                self.meters.raise(*user, *ahead, self.now.nanos);
+            }
             Message::Request { id, request } => self.request(*id, request),
             // Shards ask the control thread nothing.
             Message::Response { .. } => {}

@@ -5,6 +5,7 @@
 //!
 //! Never: waiting for another shard; a clock read anywhere but at the head of the tick.
 
+mod admit;
 mod close;
 mod command;
 mod connect;
@@ -12,6 +13,7 @@ mod deliver;
 mod drain;
 mod inbox;
 mod limit;
+mod meter;
 mod permit;
 mod publish;
 mod receive;
@@ -30,6 +32,7 @@ use crate::hub::sweep::{Findings, Gather, SlotSet};
 use crate::hub::users::Users;
 use crate::hub::{Hub, Keys};
 use crate::ids::{Now, ShardId, Token};
+use crate::limit::{Addresses, Handshakes, Hits, Meters};
 use crate::mailbox::Sleeper;
 use crate::reactor::{CloseHow, Event, Reactor, Short};
 use crate::slab::Table;
@@ -71,6 +74,8 @@ pub struct Setup<R> {
     pub keys: Keys,
     /// Its part in the node's limit of connections.
     pub permits: Permits,
+    /// Its part in the node's limit of handshakes.
+    pub handshakes: Handshakes,
     /// Connections sent to in one flush, at most [`crate::reactor::FLUSH_MAX`].
     pub sends_per_flush: usize,
     /// Seed of client ids and jitter.
@@ -127,6 +132,12 @@ pub(crate) struct Core {
     /// Connections that count against the limit.
     open: u32,
     permits: Permits,
+    handshakes: Handshakes,
+    /// Addresses whose home this shard is.
+    addresses: Addresses,
+    /// By slot: the address whose home counts the connection. Empty while connections of addresses are not limited.
+    counted: Vec<Option<u64>>,
+    meters: Meters,
     timers: Timers,
     heartbeat: Heartbeat,
     next_housekeeping: u64,
@@ -174,6 +185,7 @@ impl<R: Reactor> Shard<R> {
             sleeper,
             keys,
             permits,
+            handshakes,
             sends_per_flush,
             seed,
             epoch,
@@ -183,6 +195,18 @@ impl<R: Reactor> Shard<R> {
             config.client.ping_interval.as_millis() as u64,
             config.client.pong_timeout.as_millis() as u64,
         );
+        let limits = &config.client_limits;
+        let addresses = Addresses::new(
+            limits.address_connections,
+            limits.address_handshakes,
+            limits.burst,
+            slots as usize * usize::from(config.shards),
+        );
+        let counted = if limits.address_connections > 0 {
+            slots
+        } else {
+            0
+        };
         let core = Core {
             id,
             keys,
@@ -198,6 +222,10 @@ impl<R: Reactor> Shard<R> {
             by_user: HashTable::new(),
             open: 0,
             permits,
+            handshakes,
+            addresses,
+            counted: vec![None; counted as usize],
+            meters: Meters::new(limits, slots as usize),
             timers: Timers::new(config.client.stale_close_delay.as_millis() as u64),
             heartbeat,
             next_housekeeping: 0,
@@ -218,7 +246,10 @@ impl<R: Reactor> Shard<R> {
             not_json: Vec::new(),
             spare_private: Vec::new(),
             spare_pending: Vec::new(),
-            stats: ShardStats::default(),
+            stats: ShardStats {
+                limits: Hits::new(limits.dry_run),
+                ..ShardStats::default()
+            },
             drain: drain::Drain::default(),
             is_stopped: false,
             is_behind: false,
@@ -283,7 +314,7 @@ impl<R: Reactor> Shard<R> {
     fn handle_events(&mut self) {
         for at in 0..self.events.len() {
             match self.events[at] {
-                Event::Accepted { slot, .. } => self.core.accepted(slot),
+                Event::Accepted { slot, peer } => self.core.accepted(slot, peer.ip()),
                 Event::Received { token, buffer, len } => {
                     let bytes = self.reactor.buffer(buffer, len);
                     self.core.received(token, bytes);
@@ -351,6 +382,8 @@ pub struct Footprint {
     pub blocked: u32,
     /// Users with a connection, as their home counts.
     pub users: usize,
+    /// Entries of those whose doings are measured.
+    pub measured: usize,
 }
 
 impl Core {
@@ -405,7 +438,8 @@ impl Core {
         if let Some(deadline) = self.heartbeat.next_deadline(beats) {
             until(deadline);
         }
-        if self.hub.needs_housekeeping() || !self.homes.is_empty() {
+        let is_measuring = !self.addresses.is_empty() || !self.meters.is_empty();
+        if is_measuring || self.hub.needs_housekeeping() || !self.homes.is_empty() {
             until(self.next_housekeeping);
         }
         if let Some(deadline) = self.drain.next_deadline() {
@@ -434,6 +468,9 @@ impl Core {
         self.next_housekeeping = self.now.millis + HOUSEKEEPING_MILLIS;
         self.hub.housekeep(self.now.millis, &mut self.links);
         self.homes.housekeep(self.now);
+        self.addresses.sweep(self.now.nanos);
+        self.meters.sweep(self.now.nanos);
+        self.report_users();
     }
 
     fn footprint(&self) -> Footprint {
@@ -447,6 +484,7 @@ impl Core {
             history_bytes: self.homes.history_bytes(),
             blocked: self.blocked.len(),
             users: self.users.online(),
+            measured: self.addresses.len() + self.meters.len(),
         }
     }
 

@@ -3,15 +3,17 @@
 use super::{Ask, Core};
 use crate::connection::{Connection, Flags, Phase};
 use crate::ids::Token;
+use crate::limit::Ruling;
 use crate::protocol::centrifuge::{Commands, Encoding};
 use crate::protocol::codes::Disconnect;
 use crate::protocol::http::{
-    Refusal, SUBPROTOCOL_JSON, SUBPROTOCOL_PROTOBUF, UpgradeRequest, origin_allowed,
-    parse_upgrade_at, query_has, write_refusal, write_switching,
+    Refusal, SUBPROTOCOL_JSON, SUBPROTOCOL_PROTOBUF, UpgradeRequest, parse_upgrade_at, query_has,
+    write_refusal, write_switching,
 };
 use crate::protocol::websocket::{Limits, Message, Opcode, write_frame};
 use crate::reactor::CloseHow;
 use crate::shard::timers::Timer;
+use std::net::IpAddr;
 
 /// Where clients connect.
 const PATH: &str = "/connection/websocket";
@@ -31,7 +33,7 @@ const FRAGMENTS_MAX: u32 = 1024;
 const ECHO_QUEUE_MAX: usize = 64 << 20;
 
 impl Core {
-    pub(super) fn accepted(&mut self, slot: u32) {
+    pub(super) fn accepted(&mut self, slot: u32, peer: IpAddr) {
         let generation = &mut self.generations[slot as usize];
         *generation = generation.wrapping_add(1);
         let token = self.token(slot);
@@ -42,6 +44,7 @@ impl Core {
         self.stats.opened += 1;
         self.asks.push(Ask::Open(token));
         self.timers.accepted(self.now.millis, token);
+        self.knock(token, peer);
     }
 
     pub(super) fn slot_closed(&mut self, slot: u32) {
@@ -59,14 +62,18 @@ impl Core {
     pub(super) fn received(&mut self, token: Token, bytes: &mut [u8]) {
         self.stats.bytes_received += bytes.len() as u64;
         let Some(conn) = self.conn(token) else { return };
-        if conn.phase == Phase::Handshake {
-            self.handshake(token, bytes);
-        } else {
-            self.frames(token, bytes);
+        let (phase, knocks) = (conn.phase, conn.flags.has(Flags::KNOCKS));
+        match phase {
+            Phase::Handshake if knocks => self.keep_head(token, bytes),
+            Phase::Handshake => self.handshake(token, bytes),
+            // What comes behind a close is read to find the peer's own.
+            Phase::Closing => self.frames(token, bytes),
+            _ if self.may_receive(token, bytes.len()) => self.frames(token, bytes),
+            _ => {}
         }
     }
 
-    fn handshake(&mut self, token: Token, bytes: &mut [u8]) {
+    pub(super) fn handshake(&mut self, token: Token, bytes: &mut [u8]) {
         let Some(conn) = self.conn(token) else { return };
         // Usually the whole request is in one piece, and nothing is copied.
         let (used, held) = match &mut conn.head {
@@ -112,7 +119,7 @@ impl Core {
         let parsed = parse_upgrade_at(head, |path| path == PATH || (echoes && path == ECHO_PATH));
         let refusal = match parsed {
             Ok(None) => return None,
-            Ok(Some((request, used))) => match self.admit(&request) {
+            Ok(Some((request, used))) => match self.admit(token, &request) {
                 Ok(()) => {
                     self.greet(token, &request);
                     return Some(used);
@@ -123,28 +130,6 @@ impl Core {
         };
         self.refuse_upgrade(token, refusal);
         None
-    }
-
-    fn admit(&mut self, request: &UpgradeRequest<'_>) -> Result<(), Refusal> {
-        let origins = &self.config.client.allowed_origins;
-        if request
-            .origin
-            .is_some_and(|origin| !origin_allowed(origin, Some(request.host), origins))
-        {
-            return Err(Refusal::Forbidden);
-        }
-        let has_room = self.open < self.connections_max() && !self.drain.is_on();
-        if !has_room || !self.permits.take() {
-            return Err(Refusal::Busy {
-                retry_after_seconds: 1 + rand::RngExt::random_range(&mut self.rng, 0..5),
-            });
-        }
-        Ok(())
-    }
-
-    /// Connections this shard has room for: its table holds slots for refusals, too.
-    fn connections_max(&self) -> u32 {
-        (self.generations.len() as u32).saturating_sub(super::REFUSAL_SLOTS)
     }
 
     pub(super) fn refuse_upgrade(&mut self, token: Token, refusal: Refusal) {
@@ -222,7 +207,11 @@ impl Core {
         }
         // After a close or an error nothing more is decoded: what still arrives is read and dropped.
         if let Some(conn) = self.conn(token).filter(|_| !is_over) {
+            let is_cut = !decoder.is_idle();
             conn.decoder = decoder;
+            if is_cut {
+                self.time_message(token);
+            }
         }
     }
 
@@ -253,12 +242,19 @@ impl Core {
                     self.close(token, Disconnect::SLOW);
                     return false;
                 }
+                match self.measure(token, false) {
+                    Ruling::Goes => {}
+                    // Some pings without a pong: not every one has to be answered (RFC 6455 section 5.5.3).
+                    Ruling::Refused => return true,
+                    Ruling::Closed => return false,
+                }
                 self.say(token.slot, |out, _| write_frame(out, Opcode::Pong, payload));
             }
             // One may answer several pings. Who is pinged by the protocol's own may send them unasked (RFC 6455 section 5.5.3).
             Message::Pong(_) if conn.flags.has(Flags::FRAME_PINGS) => conn.pings = 0,
             Message::Pong(_) => {}
             Message::Text(payload) | Message::Binary(payload) => {
+                conn.flags.set(Flags::MESSAGE_OLD, false);
                 self.stats.messages_received += 1;
                 let is_text = matches!(message, Message::Text(_));
                 return self.data(token, payload, is_text);

@@ -9,6 +9,7 @@ use crate::hub::links::put;
 use crate::hub::message::{ChannelRef, LaneMask, MemberChange, Message};
 use crate::hub::recover::Recovery;
 use crate::ids::Token;
+use crate::limit::Limit;
 use crate::protocol::centrifuge::publication::ClientInfoRef;
 use crate::protocol::centrifuge::{
     Encoding, SubscribeRequest, SubscribeResult, publication_in_frame, push_unsubscribe,
@@ -78,7 +79,9 @@ impl Core {
         if self.is_subscribed_or_about_to(token, &request.channel) {
             return Err(ReplyError::ALREADY_SUBSCRIBED);
         }
-        if self.subscriptions_of(token) >= self.config.client.channel_limit as usize {
+        if self.subscriptions_of(token) >= self.config.client.channel_limit as usize
+            && self.stats.limits.refuses(Limit::Channels)
+        {
             return Err(ReplyError::LIMIT_EXCEEDED);
         }
         let claims = if request.token.is_empty() {

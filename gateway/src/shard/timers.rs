@@ -32,6 +32,10 @@ pub(super) enum Timer {
     Deaf,
     /// Nothing has left for too long.
     Stall,
+    /// A message that is cut must be whole.
+    Message,
+    /// Who is refused has had time to send the request that is to be answered so.
+    TurnedAway,
     /// Try again to send: the kernel was out of memory, so that polling would spin.
     Retry,
 }
@@ -172,6 +176,7 @@ impl Core {
             };
             self.due(at, token, timer);
         }
+        self.handshakes.make(self.now.nanos);
         self.beat();
         self.housekeep();
         self.run_drain();
@@ -216,6 +221,18 @@ impl Core {
                     self.timers.set(deadline, token, Timer::Stall);
                 }
             }
+            Timer::Message if conn.phase != Phase::Closing => {
+                conn.flags.set(Flags::MESSAGE_TIMED, false);
+                if conn.decoder.is_idle() {
+                    return;
+                }
+                match conn.flags.has(Flags::MESSAGE_OLD) {
+                    true => self.close(token, Disconnect::SLOW),
+                    // It is another one than when the timer was set.
+                    false => self.time_message(token),
+                }
+            }
+            Timer::TurnedAway if conn.phase == Phase::Handshake => self.turn_away(token),
             Timer::Retry if conn.blocked_since > 0 && !conn.flags.has(Flags::POLLS_OUT) => {
                 self.writable(token)
             }
@@ -256,6 +273,18 @@ impl Core {
         self.say(token.slot, |out, encoding| {
             push_unsubscribe(out, encoding, &name, why)
         });
+    }
+
+    /// Sees to it that a message that is cut is whole in time, though its client may send a byte now and then for ever. One
+    /// timer looks after all messages of a connection, so one may take up to twice as long.
+    pub(super) fn time_message(&mut self, token: Token) {
+        let deadline = self.now.millis + self.config.client.stall_timeout.as_millis() as u64;
+        let Some(conn) = self.conn(token) else { return };
+        if !conn.flags.has(Flags::MESSAGE_TIMED) {
+            conn.flags.set(Flags::MESSAGE_TIMED, true);
+            conn.flags.set(Flags::MESSAGE_OLD, true);
+            self.timers.set(deadline, token, Timer::Message);
+        }
     }
 
     /// Seconds until something expires, as the client is told.

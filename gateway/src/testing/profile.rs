@@ -3,8 +3,8 @@
 use super::net::Weather;
 use super::rng::Rng;
 use crate::config::{
-    ChannelOptions, Channels, Client, Config, IncomingCpu, Limits, LogConfig, LogFormat, Origins,
-    ReactorChoice, Shutdown, SlowPolicy, TokenConfig,
+    ChannelOptions, Channels, Client, ClientLimits, Config, IncomingCpu, Limits, LogConfig,
+    LogFormat, Origins, Rates, ReactorChoice, Shutdown, SlowPolicy, TokenConfig,
 };
 use crate::hub::links::Bounds;
 use crate::protocol::centrifuge::Encoding;
@@ -40,6 +40,8 @@ pub struct Profile {
     pub stalls: u32,
     /// How far a shard may fall behind.
     pub bounds: Bounds,
+    /// Addresses that clients come from, in turns.
+    pub addresses: u32,
 }
 
 /// How a client behaves.
@@ -134,6 +136,29 @@ fn namespaces(rng: &mut Rng) -> Vec<(String, Arc<ChannelOptions>)> {
         .collect()
 }
 
+/// Mostly none; else so few that they are met.
+fn client_limits(rng: &mut Rng) -> ClientLimits {
+    if !rng.chance(300) {
+        return ClientLimits::default();
+    }
+    let mut maybe = |few: u64, many: u64| match rng.chance(400) {
+        true => rng.magnitude(few, many) as u32,
+        false => 0,
+    };
+    ClientLimits {
+        handshakes: maybe(2, 20),
+        address_connections: maybe(1, 8),
+        address_handshakes: maybe(1, 10),
+        connection: Rates {
+            commands: maybe(2, 50),
+            publications: maybe(1, 20),
+            bytes: maybe(66_000, 200_000),
+        },
+        burst: Duration::from_millis(rng.range(1000, 3000)),
+        ..ClientLimits::default()
+    }
+}
+
 impl Profile {
     /// Whether the logs' budget can run out in a burst: the oldest bytes then go, whoever still needs them.
     pub fn logs_are_small(&self) -> bool {
@@ -194,6 +219,7 @@ impl Profile {
                     64
                 },
             },
+            client_limits: client_limits(rng),
             shutdown: Shutdown {
                 delay: Duration::from_secs(5),
                 drain: Duration::from_secs(20),
@@ -228,6 +254,7 @@ impl Profile {
             binary,
             stalls: 0,
             bounds: Bounds::default(),
+            addresses: *rng.pick(&[1, 3, 10_000]),
         };
         if profile.config.shards > 1 && rng.chance(300) {
             profile.stalls = *rng.pick(&[10, 50]);

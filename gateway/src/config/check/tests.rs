@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::{ChannelOptions, SlowPolicy};
+use crate::config::{ChannelOptions, ClientLimits, SlowPolicy};
 
 fn machine() -> Machine {
     Machine {
@@ -371,4 +371,62 @@ fn a_configuration_for_tests_uses_free_ports() {
         ),
         (0, 0, 2)
     );
+}
+
+#[test]
+fn clients_are_limited_only_by_handshakes_of_an_address_unless_told() {
+    let limits = accepted("").client_limits;
+    let expected = ClientLimits {
+        burst: Duration::from_secs(5),
+        address_handshakes: 100,
+        ..ClientLimits::default()
+    };
+    assert_eq!(limits, expected);
+    assert!(checked("", DEV).unwrap().client_limits.exempts_loopback);
+}
+
+#[test]
+fn a_burst_of_bytes_holds_a_message() {
+    for name in ["connection", "user"] {
+        let with = |bytes: &str, burst: &str| {
+            format!("limits.{name}.bytes = {bytes}\nlimits.burst = '{burst}'")
+        };
+        let message = refused(&with("10_000", "5s"));
+        assert!(
+            message.contains(&format!("limits.{name}.bytes: got 10000 a second"))
+                && message.contains("client.message_size_limit (64KiB)"),
+            "{message}"
+        );
+        accepted(&with("0", "5s"));
+        accepted(&with("13_108", "5s"));
+    }
+    assert!(refused("limits.burst = '0'").contains("more than 0"));
+    assert!(refused("limits.burst = '11m'").contains("at most 10m"));
+}
+
+#[test]
+fn a_dry_run_names_limits_by_their_keys() {
+    use crate::limit::LimitSet;
+    let tried = |list: &str| {
+        accepted(&format!("limits.dry_run = {list}"))
+            .client_limits
+            .dry_run
+    };
+    assert_eq!(tried("[]"), LimitSet::default());
+    assert_eq!(tried("['*']"), LimitSet::ALL);
+    let two = tried("['limits.user.bytes', 'client.connection_limit']");
+    let known = Limit::ALL.into_iter().filter(|limit| two.has(*limit));
+    assert_eq!(
+        known.collect::<Vec<_>>(),
+        [Limit::Connections, Limit::UserBytes]
+    );
+    assert!(refused("limits.dry_run = ['limits.bytes']").contains("want some of client."));
+    // Only tried, it takes no slot away.
+    let slots = |more: &str| {
+        accepted(&format!("client.connection_limit = 7\n{more}"))
+            .limits
+            .slots_per_shard
+    };
+    assert_eq!(slots(""), 7);
+    assert!(slots("limits.dry_run = ['client.connection_limit']") > 7);
 }

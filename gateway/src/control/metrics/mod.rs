@@ -5,6 +5,7 @@ pub mod process;
 
 use super::{Control, Phase, lock};
 use crate::hub::message::{Request, Response};
+use crate::limit::{Limit, Outcome};
 use crate::stats::{BUCKETS, Log2Histogram, ShardStats};
 use axum::Router;
 use axum::extract::State;
@@ -278,6 +279,19 @@ fn render(
         "code",
         errors,
     );
+    let mut family = page.family(
+        Kind::Counter,
+        "ringway_limit_hits_total",
+        "Times that clients met a limit, by its key and what came of it.",
+    );
+    for limit in Limit::ALL {
+        for outcome in Outcome::ALL {
+            let hits: u64 = live.iter().map(|(_, s)| s.limits.of(limit, outcome)).sum();
+            let labels: [(&str, &dyn Display); 2] =
+                [("limit", &limit.key()), ("outcome", &outcome.name())];
+            family.sample(&labels, hits);
+        }
+    }
     let policies = ["disconnect", "skip", "latest"];
     let hits = live
         .iter()

@@ -235,6 +235,7 @@ fn config() -> Config {
             publication_bytes: 1024,
             slots_per_shard: 100,
         },
+        client_limits: ClientLimits::default(),
         shutdown: Shutdown {
             delay: Duration::ZERO,
             drain: Duration::ZERO,

@@ -9,6 +9,7 @@
 //!   false`), or the policy is a silent one, and its socket was ever short.
 //! * `recovered: true` means that nothing is missing; `false` means that something could not be had any more.
 //! * A client that behaves is never closed; whatever is closed has a reason that its client gave.
+//! * Nobody gets more than the limits say, and nobody is refused where there are none.
 //! * Pings come in time, and who does not answer them goes.
 //! * When all is quiet, nothing that was accepted is missing anywhere, and presence is exactly who is there.
 
@@ -16,6 +17,7 @@ mod channel;
 mod connection;
 mod ending;
 mod history;
+mod limits;
 mod membership;
 mod order;
 #[cfg(test)]
@@ -149,6 +151,8 @@ pub struct Tally {
     pub pings: u64,
     pub skipped: u64,
     pub histories: u64,
+    pub refused: u64,
+    pub put_off: u64,
 }
 
 /// The shadow of the whole node.
@@ -228,11 +232,11 @@ impl Oracle {
         self.digest
     }
 
-    /// A connection to a shard begins.
-    pub fn opened(&mut self, temper: &Temper, shard: usize) -> ConnectionId {
+    /// A connection to a shard begins, from an address.
+    pub fn opened(&mut self, temper: &Temper, shard: usize, address: u32) -> ConnectionId {
         let now = self.stamp();
         self.connections
-            .push(ConnectionBook::new(temper.clone(), shard, now));
+            .push(ConnectionBook::new(temper.clone(), shard, address, now));
         self.tally.connections += 1;
         self.connections.len() - 1
     }

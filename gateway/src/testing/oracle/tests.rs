@@ -63,7 +63,7 @@ impl Scene {
             pongs: true,
             mute: false,
         };
-        let connection = self.oracle.opened(&temper, 0);
+        let connection = self.oracle.opened(&temper, 0, 0);
         let id = self.asks(connection, Ask::Connect);
         let client = self.oracle.profile.config.client.clone();
         let result = Connected {
