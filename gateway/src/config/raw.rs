@@ -4,6 +4,7 @@
 //! Built-in error texts of serde may quote what they got. Secrets and tables of secrets therefore have texts of their own,
 //! see [`Secret`] and `source::plain_words`.
 
+pub use super::token::Token;
 use super::units::{RawDuration, Size};
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
 use serde::{Deserialize, Serialize};
@@ -129,17 +130,6 @@ impl Default for Client {
             subscription_token: Token::default(),
         }
     }
-}
-
-/// `[client.token]` and `[client.subscription_token]`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[allow(missing_docs)]
-pub struct Token {
-    pub hmac_secret_key: Secret,
-    pub audience: String,
-    pub issuer: String,
-    pub user_id_claim: String,
 }
 
 /// `[channel]`.
@@ -422,6 +412,24 @@ fn whole<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
             u32::try_from(n).map_err(|_| wanted(Unexpected::Signed(n), &self))
         }
         fn visit_str<E: Error>(self, text: &str) -> Result<u32, E> {
+            Err(wanted(Unexpected::Str(text), &self))
+        }
+    }
+    from.deserialize_any(Kind)
+}
+
+/// Unix seconds.
+pub(super) fn whole_seconds<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    struct Kind;
+    impl Visitor<'_> for Kind {
+        type Value = u64;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a whole number of seconds since 1970, or 0")
+        }
+        fn visit_i64<E: Error>(self, n: i64) -> Result<u64, E> {
+            u64::try_from(n).map_err(|_| wanted(Unexpected::Signed(n), &self))
+        }
+        fn visit_str<E: Error>(self, text: &str) -> Result<u64, E> {
             Err(wanted(Unexpected::Str(text), &self))
         }
     }

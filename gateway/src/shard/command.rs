@@ -101,7 +101,7 @@ impl Core {
         let claims = match self.tokens.connection.verify_connection(jwt, seconds) {
             Ok(claims) => claims,
             Err(TokenError::Expired) => return self.close(token, Disconnect::EXPIRED),
-            Err(TokenError::Invalid(_)) => return self.close(token, Disconnect::INVALID_TOKEN),
+            Err(_) => return self.close(token, Disconnect::INVALID_TOKEN),
         };
         let Some(identity) = self.conn(token).and_then(|c| c.identity.as_mut()) else {
             return;
@@ -135,7 +135,7 @@ impl Core {
             Err(TokenError::Expired) => {
                 return self.refuse(token.slot, id, ReplyError::TOKEN_EXPIRED);
             }
-            Err(TokenError::Invalid(_)) => {
+            Err(_) => {
                 return self.refuse(token.slot, id, ReplyError::PERMISSION_DENIED);
             }
         };

@@ -51,7 +51,7 @@ impl Core {
                 Err(TokenError::Expired) => {
                     return self.fail_connect(token, id, ReplyError::TOKEN_EXPIRED);
                 }
-                Err(TokenError::Invalid(_)) => {
+                Err(_) => {
                     self.close(token, Disconnect::INVALID_TOKEN);
                     return false;
                 }

@@ -90,7 +90,7 @@ impl Core {
                 .verify_subscription(&request.token, self.now.unix_seconds());
             let claims = verified.map_err(|error| match error {
                 TokenError::Expired => ReplyError::TOKEN_EXPIRED,
-                TokenError::Invalid(_) => ReplyError::PERMISSION_DENIED,
+                _ => ReplyError::PERMISSION_DENIED,
             })?;
             if !self.is_for(token, &request.channel, &claims) {
                 self.close(token, Disconnect::INVALID_TOKEN);
