@@ -176,6 +176,7 @@ async fn live(
         hash_key: rng.random(),
         demo_directories: demo::candidates(None),
     });
+    control.fetch_keys().map_err(NodeError::Start)?;
     let serving = tokio::spawn({
         let stopped = lifecycle.clone();
         async move {

@@ -70,6 +70,8 @@ pub struct ShardStats {
     pub bytes_sent: u64,
     /// Reply errors, by code.
     pub reply_errors: Vec<(u32, u64)>,
+    /// Checks of tokens that waited for a later tick.
+    pub token_checks_deferred: u64,
     /// Frames that broke the WebSocket or client protocol.
     pub frames_invalid: u64,
     /// Bytes of log chunks.

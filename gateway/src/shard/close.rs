@@ -110,7 +110,7 @@ impl Core {
         conn.flags.set(Flags::COUNTED, false);
         conn.pings = 0;
         conn.pending = None;
-        conn.head = None;
+        conn.held = None;
         if conn.identity.is_none() {
             return;
         }

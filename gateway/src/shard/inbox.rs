@@ -286,8 +286,8 @@ impl Core {
                 admitted,
             } => self.admitted(*reply, text(*user), *admitted),
             Message::Request { id, request } => self.request(*id, request),
-            // Shards ask the control thread nothing.
-            Message::Response { .. } => {}
+            // Those are for the control thread.
+            Message::Response { .. } | Message::KeyWanted { .. } => {}
         }
     }
 }

@@ -256,6 +256,7 @@ impl<R: Reactor> Shard<R> {
         self.core.working_since = Some(self.core.now.nanos);
 
         self.core.drain_inboxes();
+        self.core.run_checks();
         self.handle_events();
         self.core.run_timers();
         self.core.work();
@@ -382,6 +383,7 @@ impl Core {
     /// How long the reactor may wait.
     fn patience(&self) -> Duration {
         let has_work = self.hub.is_dirty() || self.hub.wants_fetch() || !self.ready.is_empty();
+        let has_work = has_work || self.tokens.has_work();
         if has_work || !self.waiters.is_empty() || !self.links.is_quiet() {
             return Duration::ZERO;
         }
@@ -454,6 +456,12 @@ impl Core {
         for (slot, conn) in self.conns.iter() {
             let is_blocked = self.blocked.contains(slot);
             let waits = conn.private.as_ref().is_some_and(|p| !p.is_empty());
+            assert!(
+                conn.held.is_none()
+                    || conn.phase == crate::connection::Phase::Handshake
+                    || self.tokens.is_waiting(self.token(slot)),
+                "slot {slot}: commands that nobody will handle"
+            );
             assert!(
                 !waits || is_blocked || self.is_ready.contains(slot),
                 "slot {slot}: private bytes that nobody will send"

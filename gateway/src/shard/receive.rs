@@ -3,7 +3,7 @@
 use super::{Ask, Core};
 use crate::connection::{Connection, Flags, Phase};
 use crate::ids::Token;
-use crate::protocol::centrifuge::{Commands, Encoding};
+use crate::protocol::centrifuge::Encoding;
 use crate::protocol::codes::Disconnect;
 use crate::protocol::http::{
     Refusal, SUBPROTOCOL_JSON, SUBPROTOCOL_PROTOBUF, UpgradeRequest, origin_allowed,
@@ -69,12 +69,12 @@ impl Core {
     fn handshake(&mut self, token: Token, bytes: &mut [u8]) {
         let Some(conn) = self.conn(token) else { return };
         // Usually the whole request is in one piece, and nothing is copied.
-        let (used, held) = match &mut conn.head {
+        let (used, held) = match &mut conn.held {
             None => match self.upgrade(token, bytes) {
                 Some(used) => (used, 0),
                 None => {
                     if let Some(conn) = self.conn(token).filter(|c| c.phase == Phase::Handshake) {
-                        conn.head = Some(Box::new(bytes.to_vec()));
+                        conn.held = Some(Box::new(bytes.to_vec()));
                     }
                     return;
                 }
@@ -87,12 +87,12 @@ impl Core {
                 let Some(conn) = self.conn(token) else { return };
                 match used {
                     Some(used) => {
-                        conn.head = None;
+                        conn.held = None;
                         (used, held)
                     }
                     None => {
                         if conn.phase == Phase::Handshake {
-                            conn.head = Some(Box::new(head));
+                            conn.held = Some(Box::new(head));
                         }
                         return;
                     }
@@ -151,7 +151,7 @@ impl Core {
         crate::stats::count(&mut self.stats.refused, refusal.status());
         self.say(token.slot, |out, _| write_refusal(out, refusal));
         let Some(conn) = self.conn(token) else { return };
-        conn.head = None;
+        conn.held = None;
         conn.flags.set(Flags::REFUSED, true);
         self.start_closing(token);
     }
@@ -294,19 +294,9 @@ impl Core {
             self.close(token, Disconnect::WS_UNSUPPORTED);
             return false;
         }
-        for command in Commands::new(encoding, payload) {
-            let goes_on = match command {
-                Ok(command) => self.command(token, &command),
-                Err(_) => {
-                    self.stats.frames_invalid += 1;
-                    self.close(token, Disconnect::BAD_REQUEST);
-                    false
-                }
-            };
-            if !goes_on {
-                return self.conn(token).is_some_and(|c| c.phase != Phase::Closing);
-            }
+        if conn.held.is_some() {
+            return self.hold(token, payload);
         }
-        true
+        self.commands(token, payload)
     }
 }

@@ -149,11 +149,11 @@ const TIMERS_A_TICK: u32 = 4096;
 pub(super) const CLOSING_MILLIS: u64 = 5000;
 
 /// Whether a connection has not done yet what one of the deadlines that all have is about. Whose connect has come and waits
-/// for a home has done its part.
+/// for a home, or for its token's check, has done its part.
 fn is_late_for(timer: Timer, conn: &Connection) -> bool {
     match (timer, conn.phase) {
         (Timer::Handshake, phase) => phase == Phase::Handshake,
-        (Timer::Stale, Phase::Greeted) => conn.identity.is_none(),
+        (Timer::Stale, Phase::Greeted) => conn.identity.is_none() && conn.held.is_none(),
         (Timer::Stale, Phase::Failed) => true,
         _ => false,
     }

@@ -199,8 +199,7 @@ pub(super) struct Secret {
 }
 
 impl Secret {
-    /// Refuses a key in PEM. It would be the same mistake that [`super::Algorithm`]s in headers are checked for: a public key
-    /// that signs.
+    /// Refuses a key in PEM: whoever has the public key could sign with it.
     fn new(secret: &str, until: Option<u64>) -> Result<Self, KeyError> {
         if secret.trim_start().starts_with("-----BEGIN ") {
             return Err(KeyError::NotASecret);
@@ -353,6 +352,11 @@ impl KeySet {
     /// Whether there are none, as before the first fetch.
     pub fn is_empty(&self) -> bool {
         self.0.is_empty()
+    }
+
+    /// Whether there is a key with this id.
+    pub fn has(&self, id: &str) -> bool {
+        self.0.contains_key(id)
     }
 
     pub(super) fn get(&self, id: &str) -> Option<&PublicKey> {

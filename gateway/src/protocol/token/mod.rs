@@ -26,6 +26,9 @@ pub enum TokenError {
     /// It names a key that is not in the key set. The set may be old.
     #[error("unknown key")]
     UnknownKey,
+    /// Its key is not known, and whether there is one cannot be found out now.
+    #[error("the key cannot be had now")]
+    Unavailable,
     /// It will never do.
     #[error("invalid token: {0}")]
     Invalid(&'static str),
@@ -81,6 +84,20 @@ pub struct OptionOverrides {
     pub force_recovery: Option<bool>,
     pub force_positioning: Option<bool>,
     pub force_push_join_leave: Option<bool>,
+}
+
+/// What a token is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenKind {
+    /// Who a connection is.
+    Connection,
+    /// That a client may subscribe to a channel.
+    Subscription,
+}
+
+impl TokenKind {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Connection, Self::Subscription];
 }
 
 /// What must be had before a token can be checked.

@@ -47,8 +47,8 @@ fn each_algorithm_is_checked_with_the_key_of_its_kind() {
         });
         for (algorithm, key) in all {
             let token = key.sign_with(algorithm, Some("ignored"), &claims);
-            let is_ours = ![&p256, &p384].iter().any(|ec| std::ptr::eq(*ec, key))
-                || std::ptr::eq(ecdsa, key);
+            let is_ours =
+                ![&p256, &p384].iter().any(|ec| std::ptr::eq(*ec, key)) || std::ptr::eq(ecdsa, key);
             let expected = if is_ours {
                 Ok(())
             } else {

@@ -1,0 +1,5 @@
+//! One shard over a scripted reactor: what it does in which tick is seen exactly.
+
+mod keys;
+mod stand;
+mod tokens;
