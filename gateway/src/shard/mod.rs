@@ -73,6 +73,8 @@ pub struct Setup<R> {
     pub permits: Permits,
     /// Connections sent to in one flush, at most [`crate::reactor::FLUSH_MAX`].
     pub sends_per_flush: usize,
+    /// What the checks of tokens in one tick may take, nanoseconds, more than 0.
+    pub check_nanos: u32,
     /// Seed of client ids and jitter.
     pub seed: u64,
     /// Names this boot.
@@ -175,6 +177,7 @@ impl<R: Reactor> Shard<R> {
             keys,
             permits,
             sends_per_flush,
+            check_nanos,
             seed,
             epoch,
         } = setup;
@@ -191,7 +194,7 @@ impl<R: Reactor> Shard<R> {
             hub: Hub::new(keys, config.clone()),
             homes: Homes::new(keys, config.clone(), epoch),
             users: Users::default(),
-            tokens: Tokens::new(&config),
+            tokens: Tokens::new(&config, check_nanos),
             rng: StdRng::seed_from_u64(seed),
             conns: Table::new(),
             generations: vec![0; slots as usize],

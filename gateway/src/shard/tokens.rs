@@ -19,8 +19,6 @@ use crate::protocol::token::{
 use std::collections::{HashMap, VecDeque};
 use std::sync::Arc;
 
-/// What the checks of one tick may take, nanoseconds: as much as one flush. The last one may exceed it.
-const NANOS_A_TICK: i64 = 300_000;
 /// What a turn takes beside the check.
 const TURN_NANOS: i64 = 5000;
 /// Bytes of commands that may wait behind a token, in messages' limits: who sends on and on meanwhile is closed.
@@ -37,7 +35,9 @@ pub(super) struct Tokens {
     connection: Checker,
     /// `None`: subscription tokens are checked like connection tokens.
     subscription: Option<Checker>,
-    /// Nanoseconds left of this tick's budget.
+    /// What the checks of one tick may take, nanoseconds. The last one may exceed it.
+    a_tick: i64,
+    /// What is left of it in this tick.
     budget: i64,
     /// It is the turn of somebody who has waited.
     is_turn: bool,
@@ -90,12 +90,13 @@ impl Checker {
 }
 
 impl Tokens {
-    pub(super) fn new(config: &Config) -> Self {
+    pub(super) fn new(config: &Config, nanos_a_tick: u32) -> Self {
         let checker = |config| Checker::new(TokenVerifier::new(config));
         Self {
             connection: checker(&config.client.token),
             subscription: config.client.subscription_token.as_ref().map(checker),
-            budget: NANOS_A_TICK,
+            a_tick: i64::from(nanos_a_tick),
+            budget: i64::from(nanos_a_tick),
             is_turn: false,
             has_missed: None,
             queue: VecDeque::new(),
@@ -261,7 +262,7 @@ impl Core {
 
     /// Spends a tick's budget on those who wait, the oldest first, and asks for the keys that are wanted.
     pub(super) fn run_checks(&mut self) {
-        self.tokens.budget = NANOS_A_TICK;
+        self.tokens.budget = self.tokens.a_tick;
         for _ in 0..self.tokens.queue.len() {
             if self.tokens.budget <= 0 {
                 break;

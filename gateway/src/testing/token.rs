@@ -105,6 +105,15 @@ impl TestKey {
     }
 }
 
+/// Says nothing of the private half.
+impl std::fmt::Debug for TestKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("TestKey")
+            .field("algorithm", &self.algorithm)
+            .finish_non_exhaustive()
+    }
+}
+
 /// A PEM block (RFC 7468).
 pub fn pem(label: &str, der: &[u8]) -> String {
     let text = BASE64_STANDARD.encode(der);

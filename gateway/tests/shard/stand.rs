@@ -138,6 +138,7 @@ impl Stand {
             seed: 7,
             epoch: "e".into(),
         });
+            check_nanos: 300_000,
         Self {
             shard,
             clients: HashMap::new(),
