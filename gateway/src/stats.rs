@@ -70,6 +70,8 @@ pub struct ShardStats {
     pub bytes_sent: u64,
     /// Reply errors, by code.
     pub reply_errors: Vec<(u32, u64)>,
+    /// Connections refused because no proxy of ours has introduced them.
+    pub proxies_refused: u64,
     /// Checks of tokens that waited for a later tick.
     pub token_checks_deferred: u64,
     /// Frames that broke the WebSocket or client protocol.

@@ -70,6 +70,7 @@ pub fn check(
         ],
     )?;
     let node_name = keys.node_name(raw.node.name, machine)?;
+    let proxies = keys.proxies(&raw.proxy_protocol, &raw.client.trusted_proxies)?;
     let client = keys.client(raw.client)?;
     let limits = Limits {
         log_bytes: keys.size(
@@ -110,6 +111,7 @@ pub fn check(
         dev: modes.dev,
         debug_echo: modes.debug_echo,
         node_name,
+        proxies,
         client,
         channels,
         limits,
@@ -198,12 +200,12 @@ pub fn slots_per_shard(
 }
 
 /// Checks keys, and knows where each was set.
-struct Keys<'a> {
+pub(super) struct Keys<'a> {
     origins: &'a Origins,
 }
 
 impl Keys<'_> {
-    fn refuse(&self, key: &str, problem: impl Into<String>) -> ConfigError {
+    pub(super) fn refuse(&self, key: &str, problem: impl Into<String>) -> ConfigError {
         ConfigError::Key {
             key: key.to_owned(),
             origin: self.origins.of(key),
@@ -212,7 +214,7 @@ impl Keys<'_> {
     }
 
     /// Refuses unless `holds`.
-    fn ensure(
+    pub(super) fn ensure(
         &self,
         holds: bool,
         key: &str,
@@ -225,7 +227,12 @@ impl Keys<'_> {
         }
     }
 
-    fn choice<T: Copy>(&self, key: &str, got: &str, known: &[(&str, T)]) -> Result<T, ConfigError> {
+    pub(super) fn choice<T: Copy>(
+        &self,
+        key: &str,
+        got: &str,
+        known: &[(&str, T)],
+    ) -> Result<T, ConfigError> {
         let found = known
             .iter()
             .find(|(name, _)| *name == got)

@@ -6,6 +6,7 @@ pub mod check;
 pub mod default;
 pub mod error;
 pub mod machine;
+pub mod proxy;
 pub mod raw;
 pub mod source;
 pub mod token;
@@ -13,6 +14,7 @@ pub mod units;
 
 pub use error::{ConfigError, Origin};
 pub use machine::Machine;
+pub use proxy::{Networks, Proxies};
 pub use source::{Flag, Inputs};
 pub use token::TokenConfig;
 
@@ -73,6 +75,8 @@ pub struct Config {
     pub debug_echo: bool,
     /// This node's name in logs, metrics and `info`.
     pub node_name: String,
+    /// Who tells the addresses of clients.
+    pub proxies: Proxies,
     /// What clients may do.
     pub client: Client,
     /// Options by channel.
@@ -152,6 +156,7 @@ impl std::fmt::Debug for Config {
             .field("dev", &self.dev)
             .field("debug_echo", &self.debug_echo)
             .field("node_name", &self.node_name)
+            .field("proxies", &self.proxies)
             .field("client", &self.client)
             .field("channels", &self.channels)
             .field("limits", &self.limits)

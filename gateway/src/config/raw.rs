@@ -4,6 +4,7 @@
 //! Built-in error texts of serde may quote what they got. Secrets and tables of secrets therefore have texts of their own,
 //! see [`Secret`] and `source::plain_words`.
 
+use super::proxy::RawProxyProtocol;
 pub use super::token::Token;
 use super::units::{RawDuration, Size};
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
@@ -24,6 +25,7 @@ pub struct Raw {
     pub node: Node,
     pub internal: Internal,
     pub http_api: HttpApi,
+    pub proxy_protocol: RawProxyProtocol,
     pub client: Client,
     pub channel: Channel,
     pub limits: Limits,
@@ -42,6 +44,7 @@ impl Default for Raw {
             node: Node::default(),
             internal: Internal::default(),
             http_api: HttpApi::default(),
+            proxy_protocol: RawProxyProtocol::default(),
             client: Client::default(),
             channel: Channel::default(),
             limits: Limits::default(),
@@ -89,6 +92,7 @@ pub struct HttpApi {
 #[allow(missing_docs)]
 pub struct Client {
     pub allowed_origins: Vec<String>,
+    pub trusted_proxies: Vec<String>,
     #[serde(deserialize_with = "switch")]
     pub insecure: bool,
     #[serde(deserialize_with = "switch")]
@@ -114,6 +118,7 @@ impl Default for Client {
     fn default() -> Client {
         Client {
             allowed_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
             insecure: false,
             allow_anonymous_connect_without_token: false,
             channel_limit: 128,

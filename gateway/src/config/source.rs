@@ -31,7 +31,13 @@ const LATER: &[&str] = &[
 ];
 
 /// The keys that hold lists.
-const LISTS: [&str; 3] = ["cores", "client.allowed_origins", "channel.namespaces"];
+const LISTS: [&str; 5] = [
+    "cores",
+    "proxy_protocol.networks",
+    "client.allowed_origins",
+    "client.trusted_proxies",
+    "channel.namespaces",
+];
 
 /// What a start of the program was given.
 #[derive(Clone, Debug)]

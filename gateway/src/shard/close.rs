@@ -84,6 +84,7 @@ impl Core {
                 self.no_longer_open();
             }
         }
+        self.forget_arrival(token);
         self.unblock(token.slot);
         self.was_short.remove(token.slot);
         self.rescan.remove(token.slot);

@@ -5,6 +5,7 @@
 //!
 //! Never: waiting for another shard; a clock read anywhere but at the head of the tick.
 
+mod arrive;
 mod close;
 mod command;
 mod connect;
@@ -120,6 +121,7 @@ pub(crate) struct Core {
     homes: Homes,
     users: Users,
     tokens: Tokens,
+    arrivals: arrive::Arrivals,
     rng: StdRng,
     conns: Table<Connection>,
     /// Lives of each slot so far.
@@ -195,6 +197,7 @@ impl<R: Reactor> Shard<R> {
             homes: Homes::new(keys, config.clone(), epoch),
             users: Users::default(),
             tokens: Tokens::new(&config, check_nanos),
+            arrivals: arrive::Arrivals::new(),
             rng: StdRng::seed_from_u64(seed),
             conns: Table::new(),
             generations: vec![0; slots as usize],
@@ -287,7 +290,7 @@ impl<R: Reactor> Shard<R> {
     fn handle_events(&mut self) {
         for at in 0..self.events.len() {
             match self.events[at] {
-                Event::Accepted { slot, .. } => self.core.accepted(slot),
+                Event::Accepted { slot, peer } => self.core.accepted(slot, peer.ip()),
                 Event::Received { token, buffer, len } => {
                     let bytes = self.reactor.buffer(buffer, len);
                     self.core.received(token, bytes);

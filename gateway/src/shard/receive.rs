@@ -12,6 +12,7 @@ use crate::protocol::http::{
 use crate::protocol::websocket::{Limits, Message, Opcode, write_frame};
 use crate::reactor::CloseHow;
 use crate::shard::timers::Timer;
+use std::net::IpAddr;
 
 /// Where clients connect.
 const PATH: &str = "/connection/websocket";
@@ -31,7 +32,7 @@ const FRAGMENTS_MAX: u32 = 1024;
 const ECHO_QUEUE_MAX: usize = 64 << 20;
 
 impl Core {
-    pub(super) fn accepted(&mut self, slot: u32) {
+    pub(super) fn accepted(&mut self, slot: u32, peer: IpAddr) {
         let generation = &mut self.generations[slot as usize];
         *generation = generation.wrapping_add(1);
         let token = self.token(slot);
@@ -42,6 +43,7 @@ impl Core {
         self.stats.opened += 1;
         self.asks.push(Ask::Open(token));
         self.timers.accepted(self.now.millis, token);
+        self.arrive(token, peer);
     }
 
     pub(super) fn slot_closed(&mut self, slot: u32) {
@@ -60,7 +62,10 @@ impl Core {
         self.stats.bytes_received += bytes.len() as u64;
         let Some(conn) = self.conn(token) else { return };
         if conn.phase == Phase::Handshake {
-            self.handshake(token, bytes);
+            let request = self.take_proxy_header(token, bytes);
+            if let Some(request) = request.filter(|request| !request.is_empty()) {
+                self.handshake(token, request);
+            }
         } else {
             self.frames(token, bytes);
         }
@@ -112,7 +117,7 @@ impl Core {
         let parsed = parse_upgrade_at(head, |path| path == PATH || (echoes && path == ECHO_PATH));
         let refusal = match parsed {
             Ok(None) => return None,
-            Ok(Some((request, used))) => match self.admit(&request) {
+            Ok(Some((request, used))) => match self.admit(token, &request) {
                 Ok(()) => {
                     self.greet(token, &request);
                     return Some(used);
@@ -125,7 +130,8 @@ impl Core {
         None
     }
 
-    fn admit(&mut self, request: &UpgradeRequest<'_>) -> Result<(), Refusal> {
+    fn admit(&mut self, token: Token, request: &UpgradeRequest<'_>) -> Result<(), Refusal> {
+        self.hear_request(token, request);
         let origins = &self.config.client.allowed_origins;
         if request
             .origin

@@ -10,7 +10,6 @@ use crate::heartbeat::Beat;
 use crate::ids::Token;
 use crate::protocol::centrifuge::{Encoding, ping_frame, push_unsubscribe};
 use crate::protocol::codes::{Disconnect, Unsubscribed};
-use crate::protocol::http::Refusal;
 use crate::reactor::CloseHow;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -186,7 +185,7 @@ impl Core {
         let is_open = matches!(conn.phase, Phase::Open | Phase::Greeted);
         match timer {
             Timer::Handshake if is_late_for(timer, conn) => {
-                self.refuse_upgrade(token, Refusal::TimedOut);
+                self.handshake_late(token);
             }
             Timer::Stale if is_late_for(timer, conn) => self.close(token, Disconnect::STALE),
             Timer::Expiry if is_open => {

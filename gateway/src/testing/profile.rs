@@ -5,7 +5,7 @@ use super::rng::Rng;
 use super::token::TestKey;
 use crate::config::{
     ChannelOptions, Channels, Client, Config, IncomingCpu, Limits, LogConfig, LogFormat, Origins,
-    ReactorChoice, Shutdown, SlowPolicy, TokenConfig,
+    Proxies, ReactorChoice, Shutdown, SlowPolicy, TokenConfig,
 };
 use crate::hub::links::Bounds;
 use crate::protocol::centrifuge::Encoding;
@@ -160,6 +160,7 @@ impl Profile {
             dev: false,
             debug_echo: false,
             node_name: "sim".into(),
+            proxies: Proxies::default(),
             client: Client {
                 allowed_origins: Origins::Any,
                 insecure: rng.chance(500),

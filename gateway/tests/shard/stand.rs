@@ -30,6 +30,7 @@ pub struct Scripted {
     events: Vec<Event>,
     buffers: Vec<Vec<u8>>,
     sent: HashMap<u32, Vec<u8>>,
+    closed: Vec<u32>,
     tokens: HashMap<u32, Token>,
 }
 
@@ -71,6 +72,7 @@ impl Reactor for Scripted {
     fn wait_writable(&mut self, _token: Token) {}
 
     fn close(&mut self, token: Token, _how: CloseHow) {
+        self.closed.push(token.slot);
         self.events.push(Event::Closed { slot: token.slot });
     }
 
@@ -125,6 +127,7 @@ impl Stand {
                 events: Vec::new(),
                 buffers: Vec::new(),
                 sent: HashMap::new(),
+                closed: Vec::new(),
                 tokens: HashMap::new(),
             },
             links: Links::new(ShardId(0), vec![None, Some(near)], vec![None, Some(far)]),
@@ -135,10 +138,10 @@ impl Stand {
             },
             permits,
             sends_per_flush: ringway::reactor::FLUSH_MAX,
+            check_nanos: 300_000,
             seed: 7,
             epoch: "e".into(),
         });
-            check_nanos: 300_000,
         Self {
             shard,
             clients: HashMap::new(),
@@ -263,6 +266,11 @@ impl Stand {
             }
         }
         heard
+    }
+
+    /// Whether the shard has given a connection up.
+    pub fn is_closed(&mut self, slot: u32) -> bool {
+        self.shard.reactor_mut().closed.contains(&slot)
     }
 
     /// The control thread asks, and is answered in the tick that follows.

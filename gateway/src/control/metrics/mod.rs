@@ -199,6 +199,11 @@ const PER_SHARD: &[PerShard] = &[
         |s| s.reactor.rearms,
     ),
     counter(
+        "ringway_proxies_refused_total",
+        "Connections without a good PROXY header, or not from the networks that may send one.",
+        |s| s.proxies_refused,
+    ),
+    counter(
         "ringway_token_checks_deferred_total",
         "Checks of tokens that waited for a later turn of the shard's loop.",
         |s| s.token_checks_deferred,

@@ -218,6 +218,7 @@ fn config() -> Config {
         incoming_cpu: IncomingCpu::Auto,
         dev: true,
         debug_echo: false,
+        proxies: Proxies::default(),
         node_name: "node-a".to_owned(),
         client: Client {
             allowed_origins: Origins::Any,
