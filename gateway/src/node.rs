@@ -37,6 +37,9 @@ const MAILBOX_BATCHES: usize = 64;
 /// middle of a lap over a large room waits a quarter as long: more publications a send when many are in flight.
 const SENDS_PER_FLUSH: usize = 64;
 
+/// What the checks of tokens between two looks at what arrives may take, nanoseconds: as much as those sends.
+const CHECK_NANOS: u32 = 300_000;
+
 /// Requests of the internal port get this long to end when all else has. One whose rest never comes, or whose answer
 /// nobody reads, must not keep the process.
 const REQUESTS_GRACE: Duration = Duration::from_secs(2);
@@ -180,6 +183,7 @@ async fn live(
         hash_key: rng.random(),
         demo_directories: demo::candidates(None),
     });
+    control.fetch_keys().map_err(NodeError::Start)?;
     let serving = tokio::spawn({
         let stopped = lifecycle.clone();
         async move {
@@ -461,6 +465,7 @@ impl ThreadPlan {
             permits: self.permits,
             handshakes: self.handshakes,
             sends_per_flush: SENDS_PER_FLUSH,
+            check_nanos: CHECK_NANOS,
             seed: self.seed,
             epoch: self.epoch,
         });

@@ -72,6 +72,10 @@ pub struct ShardStats {
     pub reply_errors: Vec<(u32, u64)>,
     /// Limits that clients have met.
     pub limits: crate::limit::Hits,
+    /// Connections refused because no proxy of ours has introduced them.
+    pub proxies_refused: u64,
+    /// Checks of tokens that waited for a later tick.
+    pub token_checks_deferred: u64,
     /// Frames that broke the WebSocket or client protocol.
     pub frames_invalid: u64,
     /// Bytes of log chunks.

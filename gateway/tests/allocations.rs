@@ -153,6 +153,7 @@ fn shards(config: &Arc<Config>) -> Vec<Shard<Scripted>> {
                 permits,
                 handshakes,
                 sends_per_flush: ringway::reactor::FLUSH_MAX,
+                check_nanos: 1,
                 seed: 7,
                 epoch: "e".into(),
             })

@@ -281,6 +281,7 @@ impl Script {
                 keys: KEYS,
                 permits: Permits::of_node(0, 1).remove(0),
                 sends_per_flush: FLUSH_MAX,
+                check_nanos: 300_000,
                 seed: 7,
                 epoch: "e".into(),
             }),

@@ -1,14 +1,15 @@
 //! From what was typed to what is used: every range and relation is checked here, nowhere later.
 
 mod channels;
+mod token;
 
 use super::error::ConfigError;
-use super::raw::{Raw, Shards, Token};
+use super::raw::{Raw, Shards};
 use super::source::Origins;
 use super::units::{RawDuration, Size};
 use super::{
     Client, Config, IncomingCpu, Limits, LogConfig, LogFormat, Machine, Modes, Origins as Allowed,
-    ReactorChoice, Shutdown, TokenConfig,
+    ReactorChoice, Shutdown,
 };
 use crate::limit::Limit;
 use std::net::SocketAddr;
@@ -29,24 +30,6 @@ const FILES_BESIDE_CONNECTIONS: u64 = 256;
 const MESSAGE_BYTES_MAX: u64 = 16 << 20;
 /// A ring of chunks is at least one of the largest.
 const LOG_BYTES_MIN: u64 = 1 << 20;
-/// Claims that cannot name the user.
-const CLAIMS_WITH_A_MEANING: [&str; 15] = [
-    "aud",
-    "bdata",
-    "binfo",
-    "channel",
-    "channels",
-    "client",
-    "exp",
-    "expire_at",
-    "iat",
-    "info",
-    "iss",
-    "jti",
-    "meta",
-    "nbf",
-    "subs",
-];
 /// In `--dev`, the history of channels without a namespace.
 const DEV_HISTORY: (u32, u64) = (100, 600);
 /// In `--dev`, a key of the server API.
@@ -89,6 +72,7 @@ pub fn check(
     )?;
     let node_name = keys.node_name(raw.node.name, machine)?;
     let client_limits = keys.client_limits(&raw.limits, &raw.client, modes.dev)?;
+    let proxies = keys.proxies(&raw.proxy_protocol, &raw.client.trusted_proxies)?;
     let client = keys.client(raw.client)?;
     // A limit that is only tried takes no room away.
     let is_tried = client_limits.dry_run.has(Limit::Connections);
@@ -131,6 +115,7 @@ pub fn check(
         dev: modes.dev,
         debug_echo: modes.debug_echo,
         node_name,
+        proxies,
         client,
         channels,
         limits,
@@ -247,7 +232,12 @@ impl Keys<'_> {
         }
     }
 
-    fn choice<T: Copy>(&self, key: &str, got: &str, known: &[(&str, T)]) -> Result<T, ConfigError> {
+    pub(super) fn choice<T: Copy>(
+        &self,
+        key: &str,
+        got: &str,
+        known: &[(&str, T)],
+    ) -> Result<T, ConfigError> {
         let found = known
             .iter()
             .find(|(name, _)| *name == got)
@@ -430,39 +420,6 @@ impl Keys<'_> {
         } else {
             Allowed::List(got)
         })
-    }
-
-    fn token(&self, prefix: &str, raw: &Token) -> Result<TokenConfig, ConfigError> {
-        let claim = &raw.user_id_claim;
-        let plain = claim.bytes().all(|b| b.is_ascii_alphabetic() || b == b'_');
-        self.ensure(plain, &format!("{prefix}.user_id_claim"), || {
-            format!("got {claim:?}, want letters and underscores, or nothing for sub")
-        })?;
-        self.ensure(
-            !CLAIMS_WITH_A_MEANING.contains(&claim.as_str()),
-            &format!("{prefix}.user_id_claim"),
-            || format!("got {claim:?}, which tokens need for something else: want another name"),
-        )?;
-        Ok(TokenConfig {
-            hmac_secret_key: raw.hmac_secret_key.0.clone(),
-            audience: raw.audience.clone(),
-            issuer: raw.issuer.clone(),
-            user_id_claim: claim.clone(),
-        })
-    }
-
-    fn subscription_token(&self, raw: &Token) -> Result<Option<TokenConfig>, ConfigError> {
-        let prefix = "client.subscription_token";
-        if *raw == Token::default() {
-            return Ok(None);
-        }
-        let key = format!("{prefix}.hmac_secret_key");
-        self.ensure(!raw.hmac_secret_key.0.is_empty(), &key, || {
-            format!(
-                "not set, so no subscription token could be checked: set it, or leave {prefix} out"
-            )
-        })?;
-        self.token(prefix, raw).map(Some)
     }
 }
 

@@ -7,14 +7,18 @@ pub mod default;
 pub mod error;
 mod limits;
 pub mod machine;
+pub mod proxy;
 pub mod raw;
 pub mod source;
+pub mod token;
 pub mod units;
 
 pub use error::{ConfigError, Origin};
 pub use limits::{ClientLimits, Rates};
 pub use machine::Machine;
+pub use proxy::{Networks, Proxies};
 pub use source::{Flag, Inputs};
+pub use token::TokenConfig;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -73,6 +77,8 @@ pub struct Config {
     pub debug_echo: bool,
     /// This node's name in logs, metrics and `info`.
     pub node_name: String,
+    /// Who tells the addresses of clients.
+    pub proxies: Proxies,
     /// What clients may do.
     pub client: Client,
     /// Options by channel.
@@ -92,7 +98,7 @@ pub struct Config {
 impl Config {
     /// What an operator should know before clients come: one line each.
     pub fn warnings(&self) -> Vec<&'static str> {
-        let no_way_in = self.client.token.hmac_secret_key.is_empty()
+        let no_way_in = !self.client.token.has_keys()
             && !self.client.allow_anonymous_connect_without_token
             && !self.client.insecure;
         let all = [
@@ -106,7 +112,7 @@ impl Config {
             ),
             (
                 no_way_in,
-                "no client can connect: client.token.hmac_secret_key is not set and anonymous connections are off",
+                "no client can connect: client.token has no key (hmac_secret_key, …) and anonymous connections are off",
             ),
             (
                 self.api_keys.is_empty(),
@@ -154,6 +160,7 @@ impl std::fmt::Debug for Config {
             .field("dev", &self.dev)
             .field("debug_echo", &self.debug_echo)
             .field("node_name", &self.node_name)
+            .field("proxies", &self.proxies)
             .field("client", &self.client)
             .field("channels", &self.channels)
             .field("limits", &self.limits)
@@ -228,37 +235,6 @@ pub enum Origins {
     Any,
     /// Exact `scheme://host[:port]`, or patterns with `*` for a part of the host.
     List(Vec<String>),
-}
-
-/// How tokens are checked. Secrets are never printed.
-#[derive(Clone, Default)]
-pub struct TokenConfig {
-    /// HS256 secret; empty: tokens cannot be checked, so all are refused.
-    pub hmac_secret_key: String,
-    /// Required `aud`, if not empty.
-    pub audience: String,
-    /// Required `iss`, if not empty.
-    pub issuer: String,
-    /// Claim that names the user; empty: `sub`.
-    pub user_id_claim: String,
-}
-
-impl std::fmt::Debug for TokenConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TokenConfig")
-            .field(
-                "hmac_secret_key",
-                &if self.hmac_secret_key.is_empty() {
-                    ""
-                } else {
-                    "<set>"
-                },
-            )
-            .field("audience", &self.audience)
-            .field("issuer", &self.issuer)
-            .field("user_id_claim", &self.user_id_claim)
-            .finish()
-    }
 }
 
 /// Options of every channel: a namespace by its index, 0 being the one without a name.

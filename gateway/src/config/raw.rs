@@ -5,6 +5,8 @@
 //! see [`Secret`] and `source::plain_words`.
 
 use super::limits::{BURST, RawAddress, RawRates};
+use super::proxy::RawProxyProtocol;
+pub use super::token::Token;
 use super::units::{RawDuration, Size};
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
 use serde::{Deserialize, Serialize};
@@ -24,6 +26,7 @@ pub struct Raw {
     pub node: Node,
     pub internal: Internal,
     pub http_api: HttpApi,
+    pub proxy_protocol: RawProxyProtocol,
     pub client: Client,
     pub channel: Channel,
     pub limits: Limits,
@@ -42,6 +45,7 @@ impl Default for Raw {
             node: Node::default(),
             internal: Internal::default(),
             http_api: HttpApi::default(),
+            proxy_protocol: RawProxyProtocol::default(),
             client: Client::default(),
             channel: Channel::default(),
             limits: Limits::default(),
@@ -89,6 +93,7 @@ pub struct HttpApi {
 #[allow(missing_docs)]
 pub struct Client {
     pub allowed_origins: Vec<String>,
+    pub trusted_proxies: Vec<String>,
     #[serde(deserialize_with = "switch")]
     pub insecure: bool,
     #[serde(deserialize_with = "switch")]
@@ -116,6 +121,7 @@ impl Default for Client {
     fn default() -> Client {
         Client {
             allowed_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
             insecure: false,
             allow_anonymous_connect_without_token: false,
             channel_limit: 128,
@@ -133,17 +139,6 @@ impl Default for Client {
             subscription_token: Token::default(),
         }
     }
-}
-
-/// `[client.token]` and `[client.subscription_token]`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[allow(missing_docs)]
-pub struct Token {
-    pub hmac_secret_key: Secret,
-    pub audience: String,
-    pub issuer: String,
-    pub user_id_claim: String,
 }
 
 /// `[channel]`.
@@ -436,6 +431,24 @@ pub(super) fn whole<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error>
             u32::try_from(n).map_err(|_| wanted(Unexpected::Signed(n), &self))
         }
         fn visit_str<E: Error>(self, text: &str) -> Result<u32, E> {
+            Err(wanted(Unexpected::Str(text), &self))
+        }
+    }
+    from.deserialize_any(Kind)
+}
+
+/// Unix seconds.
+pub(super) fn whole_seconds<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    struct Kind;
+    impl Visitor<'_> for Kind {
+        type Value = u64;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a whole number of seconds since 1970, or 0")
+        }
+        fn visit_i64<E: Error>(self, n: i64) -> Result<u64, E> {
+            u64::try_from(n).map_err(|_| wanted(Unexpected::Signed(n), &self))
+        }
+        fn visit_str<E: Error>(self, text: &str) -> Result<u64, E> {
             Err(wanted(Unexpected::Str(text), &self))
         }
     }

@@ -31,9 +31,11 @@ const LATER: &[&str] = &[
 ];
 
 /// The keys that hold lists.
-const LISTS: [&str; 4] = [
+const LISTS: [&str; 6] = [
     "cores",
+    "proxy_protocol.networks",
     "client.allowed_origins",
+    "client.trusted_proxies",
     "channel.namespaces",
     "limits.dry_run",
 ];

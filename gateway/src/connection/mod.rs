@@ -101,8 +101,9 @@ pub struct Connection {
     pub refusals: u8,
     /// Frames cut by the network.
     pub decoder: Decoder,
-    /// The upgrade request so far.
-    pub head: Option<Box<Vec<u8>>>,
+    /// What waits to be handled: of the upgrade request what has come; after it, commands behind a token that waits for
+    /// its check.
+    pub held: Option<Box<Vec<u8>>>,
     /// Bytes for this connection alone that have not left.
     pub private: Option<Box<Private>>,
     /// What it reads.
@@ -128,7 +129,7 @@ impl Connection {
             pings: 0,
             refusals: 0,
             decoder: Decoder::new(),
-            head: None,
+            held: None,
             private: None,
             subs: SmallVec::new(),
             identity: None,

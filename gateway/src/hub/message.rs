@@ -5,6 +5,7 @@ use crate::ids::{ClientId, Token};
 use crate::limit::{Report, Verdict};
 use crate::protocol::centrifuge::Encoding;
 use crate::protocol::codes::ReplyError;
+use crate::protocol::token::{KeySet, TokenKind};
 use std::sync::Arc;
 
 /// A range of bytes in the batch that carries the message.
@@ -95,6 +96,15 @@ pub enum Request {
         code: u16,
         /// Plain words, at most 32 bytes.
         reason: String,
+    },
+    /// To every shard: what the endpoint of a key set gave. → `Done`.
+    Keys {
+        /// Of the keys of which tokens.
+        kind: TokenKind,
+        /// The keys; `None`: they could not be had.
+        keys: Option<Arc<KeySet>>,
+        /// Whether it answers [`Message::KeyWanted`]: an id that is not among them names no key.
+        answers: bool,
     },
     /// To every shard. → `Channels`.
     Channels,
@@ -450,6 +460,11 @@ pub enum Message {
         id: RequestId,
         /// What.
         request: Box<Request>,
+    },
+    /// To the control thread: a token names a key that is not in the key set. Answered by [`Request::Keys`], once.
+    KeyWanted {
+        /// Of which tokens.
+        kind: TokenKind,
     },
     /// The control thread is answered.
     Response {

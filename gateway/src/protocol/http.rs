@@ -5,9 +5,11 @@
 //! way.
 
 mod answer;
+mod forwarded;
 mod origin;
 
 pub use answer::{Refusal, accept_key, write_refusal, write_switching};
+pub use forwarded::{FORWARDED_LINES, forwarded_for};
 pub use origin::origin_allowed;
 
 use base64::Engine;
@@ -47,8 +49,8 @@ pub struct UpgradeRequest<'a> {
     pub extensions: Option<&'a str>,
     /// `User-Agent`, unless it is not UTF-8.
     pub user_agent: Option<&'a str>,
-    /// The last `X-Forwarded-For` line, as typed: its last element is what the nearest proxy saw.
-    pub x_forwarded_for: Option<&'a str>,
+    /// The last lines of `X-Forwarded-For`, as typed, those that are missing in front. See [`forwarded_for`].
+    pub x_forwarded_for: [&'a str; FORWARDED_LINES],
 }
 
 /// Reads an upgrade request for any path. See [`parse_upgrade_at`].
@@ -166,7 +168,7 @@ struct Headers<'a> {
     offers_json: bool,
     extensions: Option<&'a str>,
     user_agent: Option<&'a str>,
-    x_forwarded_for: Option<&'a str>,
+    x_forwarded_for: [&'a str; FORWARDED_LINES],
 }
 
 impl<'a> Headers<'a> {
@@ -201,7 +203,10 @@ impl<'a> Headers<'a> {
             }
             10 if is("User-Agent") => self.user_agent = std::str::from_utf8(line.value).ok(),
             14 if is("Content-Length") => self.has_body |= text(line)? != "0",
-            15 if is("X-Forwarded-For") => self.x_forwarded_for = Some(text(line)?),
+            15 if is("X-Forwarded-For") => {
+                self.x_forwarded_for.rotate_left(1);
+                self.x_forwarded_for[FORWARDED_LINES - 1] = text(line)?;
+            }
             17 if is("Transfer-Encoding") => self.has_body = true,
             17 if is("Sec-WebSocket-Key") => self.key.see(text(line)?),
             21 if is("Sec-WebSocket-Version") => self.version.see(text(line)?),
@@ -325,7 +330,7 @@ mod tests {
                 offers_json: false,
                 extensions: None,
                 user_agent: None,
-                x_forwarded_for: None,
+                x_forwarded_for: [""; FORWARDED_LINES],
             }
         );
     }
@@ -347,7 +352,10 @@ mod tests {
         );
         assert!(request.offers_protobuf && request.offers_json);
         assert_eq!(request.user_agent, Some("Mozilla/5.0"));
-        assert_eq!(request.x_forwarded_for, Some("203.0.113.7, 10.0.0.2"));
+        assert_eq!(
+            request.x_forwarded_for,
+            ["", "", "10.0.0.1", "203.0.113.7, 10.0.0.2"]
+        );
     }
 
     #[test]

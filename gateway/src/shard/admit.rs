@@ -41,6 +41,11 @@ impl Core {
         self.links.to(home).messages.push(knock);
     }
 
+    /// Whether the home of its address has still to let it in.
+    pub(super) fn knocks(&mut self, token: Token) -> bool {
+        self.conn(token).is_some_and(|c| c.flags.has(Flags::KNOCKS))
+    }
+
     /// The home has decided.
     pub(super) fn knocked(&mut self, token: Token, address: u64, verdict: Verdict) {
         let Some(conn) = self.conn(token) else {
@@ -62,7 +67,7 @@ impl Core {
         }
         let Some(conn) = self.conn(token) else { return };
         if conn.phase == Phase::Handshake
-            && let Some(mut head) = conn.head.take()
+            && let Some(mut head) = conn.held.take().filter(|head| !head.is_empty())
         {
             self.handshake(token, &mut head);
         }
@@ -71,7 +76,7 @@ impl Core {
     /// Keeps what a client sends before its address is let in.
     pub(super) fn keep_head(&mut self, token: Token, bytes: &[u8]) {
         let Some(conn) = self.conn(token) else { return };
-        let head = conn.head.get_or_insert_default();
+        let head = conn.held.get_or_insert_default();
         if head.len() + bytes.len() > KEPT_MAX {
             return self.refuse_upgrade(token, Refusal::HeadTooLarge);
         }

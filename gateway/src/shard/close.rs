@@ -89,6 +89,7 @@ impl Core {
         }
         self.no_longer_counted(token.slot);
         self.meters.forget(token.slot);
+        self.forget_arrival(token);
         self.unblock(token.slot);
         self.was_short.remove(token.slot);
         self.rescan.remove(token.slot);
@@ -115,7 +116,7 @@ impl Core {
         conn.flags.set(Flags::COUNTED, false);
         conn.pings = 0;
         conn.pending = None;
-        conn.head = None;
+        conn.held = None;
         if conn.identity.is_none() {
             return;
         }

@@ -39,11 +39,7 @@ impl Core {
             }
             ConnectionClaims::default()
         } else {
-            match self
-                .tokens
-                .connection
-                .verify_connection(&request.token, self.now.unix_seconds())
-            {
+            match self.tokens.verify_connection(&request.token, self.now) {
                 Ok(claims) if claims.user.is_empty() && !allows_anonymous => {
                     self.close(token, Disconnect::PERMISSION_DENIED);
                     return false;
@@ -52,7 +48,10 @@ impl Core {
                 Err(TokenError::Expired) => {
                     return self.fail_connect(token, id, ReplyError::TOKEN_EXPIRED);
                 }
-                Err(TokenError::Invalid(_)) => {
+                Err(TokenError::Unavailable) => {
+                    return self.fail_connect(token, id, ReplyError::INTERNAL);
+                }
+                Err(_) => {
                     self.close(token, Disconnect::INVALID_TOKEN);
                     return false;
                 }

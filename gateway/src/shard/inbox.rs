@@ -315,8 +315,8 @@ impl Core {
                 self.meters.raise(*user, *ahead, self.now.nanos);
             }
             Message::Request { id, request } => self.request(*id, request),
-            // Shards ask the control thread nothing.
-            Message::Response { .. } => {}
+            // Those are for the control thread.
+            Message::Response { .. } | Message::KeyWanted { .. } => {}
         }
     }
 }

@@ -6,6 +6,7 @@
 //! Never: waiting for another shard; a clock read anywhere but at the head of the tick.
 
 mod admit;
+mod arrive;
 mod close;
 mod command;
 mod connect;
@@ -78,6 +79,8 @@ pub struct Setup<R> {
     pub handshakes: Handshakes,
     /// Connections sent to in one flush, at most [`crate::reactor::FLUSH_MAX`].
     pub sends_per_flush: usize,
+    /// What the checks of tokens in one tick may take, nanoseconds, more than 0.
+    pub check_nanos: u32,
     /// Seed of client ids and jitter.
     pub seed: u64,
     /// Names this boot.
@@ -123,6 +126,7 @@ pub(crate) struct Core {
     homes: Homes,
     users: Users,
     tokens: Tokens,
+    arrivals: arrive::Arrivals,
     rng: StdRng,
     conns: Table<Connection>,
     /// Lives of each slot so far.
@@ -187,6 +191,7 @@ impl<R: Reactor> Shard<R> {
             permits,
             handshakes,
             sends_per_flush,
+            check_nanos,
             seed,
             epoch,
         } = setup;
@@ -215,7 +220,8 @@ impl<R: Reactor> Shard<R> {
             hub: Hub::new(keys, config.clone()),
             homes: Homes::new(keys, config.clone(), epoch),
             users: Users::default(),
-            tokens: Tokens::new(&config),
+            tokens: Tokens::new(&config, check_nanos),
+            arrivals: arrive::Arrivals::new(),
             rng: StdRng::seed_from_u64(seed),
             conns: Table::new(),
             generations: vec![0; slots as usize],
@@ -287,6 +293,7 @@ impl<R: Reactor> Shard<R> {
         self.core.working_since = Some(self.core.now.nanos);
 
         self.core.drain_inboxes();
+        self.core.run_checks();
         self.handle_events();
         self.core.run_timers();
         self.core.work();
@@ -415,6 +422,7 @@ impl Core {
     /// How long the reactor may wait.
     fn patience(&self) -> Duration {
         let has_work = self.hub.is_dirty() || self.hub.wants_fetch() || !self.ready.is_empty();
+        let has_work = has_work || self.tokens.has_work();
         if has_work || !self.waiters.is_empty() || !self.links.is_quiet() {
             return Duration::ZERO;
         }
@@ -492,6 +500,12 @@ impl Core {
         for (slot, conn) in self.conns.iter() {
             let is_blocked = self.blocked.contains(slot);
             let waits = conn.private.as_ref().is_some_and(|p| !p.is_empty());
+            assert!(
+                conn.held.is_none()
+                    || conn.phase == crate::connection::Phase::Handshake
+                    || self.tokens.is_waiting(self.token(slot)),
+                "slot {slot}: commands that nobody will handle"
+            );
             assert!(
                 !waits || is_blocked || self.is_ready.contains(slot),
                 "slot {slot}: private bytes that nobody will send"

@@ -44,7 +44,7 @@ impl Core {
         self.stats.opened += 1;
         self.asks.push(Ask::Open(token));
         self.timers.accepted(self.now.millis, token);
-        self.knock(token, peer);
+        self.arrive(token, peer);
     }
 
     pub(super) fn slot_closed(&mut self, slot: u32) {
@@ -61,11 +61,11 @@ impl Core {
 
     pub(super) fn received(&mut self, token: Token, bytes: &mut [u8]) {
         self.stats.bytes_received += bytes.len() as u64;
-        let Some(conn) = self.conn(token) else { return };
-        let (phase, knocks) = (conn.phase, conn.flags.has(Flags::KNOCKS));
+        let Some(phase) = self.conn(token).map(|conn| conn.phase) else {
+            return;
+        };
         match phase {
-            Phase::Handshake if knocks => self.keep_head(token, bytes),
-            Phase::Handshake => self.handshake(token, bytes),
+            Phase::Handshake => self.greeting(token, bytes),
             // What comes behind a close is read to find the peer's own.
             Phase::Closing => self.frames(token, bytes),
             _ if self.may_receive(token, bytes.len()) => self.frames(token, bytes),
@@ -73,15 +73,28 @@ impl Core {
         }
     }
 
+    /// What comes before the upgrade is answered: a proxy's header, then the request.
+    fn greeting(&mut self, token: Token, bytes: &mut [u8]) {
+        let request = self.take_proxy_header(token, bytes);
+        let Some(request) = request.filter(|request| !request.is_empty()) else {
+            return;
+        };
+        if self.knocks(token) {
+            self.keep_head(token, request);
+        } else {
+            self.handshake(token, request);
+        }
+    }
+
     pub(super) fn handshake(&mut self, token: Token, bytes: &mut [u8]) {
         let Some(conn) = self.conn(token) else { return };
         // Usually the whole request is in one piece, and nothing is copied.
-        let (used, held) = match &mut conn.head {
+        let (used, held) = match &mut conn.held {
             None => match self.upgrade(token, bytes) {
                 Some(used) => (used, 0),
                 None => {
                     if let Some(conn) = self.conn(token).filter(|c| c.phase == Phase::Handshake) {
-                        conn.head = Some(Box::new(bytes.to_vec()));
+                        conn.held = Some(Box::new(bytes.to_vec()));
                     }
                     return;
                 }
@@ -94,12 +107,12 @@ impl Core {
                 let Some(conn) = self.conn(token) else { return };
                 match used {
                     Some(used) => {
-                        conn.head = None;
+                        conn.held = None;
                         (used, held)
                     }
                     None => {
                         if conn.phase == Phase::Handshake {
-                            conn.head = Some(Box::new(head));
+                            conn.held = Some(Box::new(head));
                         }
                         return;
                     }
@@ -119,13 +132,21 @@ impl Core {
         let parsed = parse_upgrade_at(head, |path| path == PATH || (echoes && path == ECHO_PATH));
         let refusal = match parsed {
             Ok(None) => return None,
-            Ok(Some((request, used))) => match self.admit(token, &request) {
-                Ok(()) => {
-                    self.greet(token, &request);
-                    return Some(used);
+            Ok(Some((request, used))) => {
+                self.hear_request(token, &request);
+                // Only the request has named the client, whose address may be dropped now or has still to be let in.
+                let conn = self.conn(token);
+                if conn.is_none_or(|c| c.flags.has(Flags::KNOCKS) || c.phase != Phase::Handshake) {
+                    return None;
                 }
-                Err(refusal) => refusal,
-            },
+                match self.admit(token, &request) {
+                    Ok(()) => {
+                        self.greet(token, &request);
+                        return Some(used);
+                    }
+                    Err(refusal) => refusal,
+                }
+            }
             Err(refusal) => refusal,
         };
         self.refuse_upgrade(token, refusal);
@@ -136,7 +157,7 @@ impl Core {
         crate::stats::count(&mut self.stats.refused, refusal.status());
         self.say(token.slot, |out, _| write_refusal(out, refusal));
         let Some(conn) = self.conn(token) else { return };
-        conn.head = None;
+        conn.held = None;
         conn.flags.set(Flags::REFUSED, true);
         self.start_closing(token);
     }
@@ -290,19 +311,9 @@ impl Core {
             self.close(token, Disconnect::WS_UNSUPPORTED);
             return false;
         }
-        for command in Commands::new(encoding, payload) {
-            let goes_on = match command {
-                Ok(command) => self.command(token, &command),
-                Err(_) => {
-                    self.stats.frames_invalid += 1;
-                    self.close(token, Disconnect::BAD_REQUEST);
-                    false
-                }
-            };
-            if !goes_on {
-                return self.conn(token).is_some_and(|c| c.phase != Phase::Closing);
-            }
+        if conn.held.is_some() {
+            return self.hold(token, payload);
         }
-        true
+        self.commands(token, payload)
     }
 }

@@ -1,6 +1,7 @@
 //! Subscribing, recovering, unsubscribing.
 
 use super::Core;
+use super::command::refusal_of_subscription;
 use super::permit::{self, Who, Wish};
 use super::reply::Settled;
 use crate::connection::{Phase, Slot, Sub, SubscribeWait};
@@ -17,7 +18,7 @@ use crate::protocol::centrifuge::{
 };
 use crate::protocol::channel::ChannelName;
 use crate::protocol::codes::{Disconnect, ReplyError, Unsubscribed};
-use crate::protocol::token::{OptionOverrides, SubscriptionClaims, TokenError};
+use crate::protocol::token::{OptionOverrides, SubscriptionClaims};
 use crate::shard::timers::Timer;
 
 /// `SubscribeRequest::flag`: rather an error than a subscription that was not recovered.
@@ -87,14 +88,8 @@ impl Core {
         let claims = if request.token.is_empty() {
             None
         } else {
-            let verified = self
-                .tokens
-                .subscription()
-                .verify_subscription(&request.token, self.now.unix_seconds());
-            let claims = verified.map_err(|error| match error {
-                TokenError::Expired => ReplyError::TOKEN_EXPIRED,
-                TokenError::Invalid(_) => ReplyError::PERMISSION_DENIED,
-            })?;
+            let verified = self.tokens.verify_subscription(&request.token, self.now);
+            let claims = verified.map_err(refusal_of_subscription)?;
             if !self.is_for(token, &request.channel, &claims) {
                 self.close(token, Disconnect::INVALID_TOKEN);
                 return Ok(());

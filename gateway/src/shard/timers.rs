@@ -10,7 +10,6 @@ use crate::heartbeat::Beat;
 use crate::ids::Token;
 use crate::protocol::centrifuge::{Encoding, ping_frame, push_unsubscribe};
 use crate::protocol::codes::{Disconnect, Unsubscribed};
-use crate::protocol::http::Refusal;
 use crate::reactor::CloseHow;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -153,11 +152,11 @@ const TIMERS_A_TICK: u32 = 4096;
 pub(super) const CLOSING_MILLIS: u64 = 5000;
 
 /// Whether a connection has not done yet what one of the deadlines that all have is about. Whose connect has come and waits
-/// for a home has done its part.
+/// for a home, or for its token's check, has done its part.
 fn is_late_for(timer: Timer, conn: &Connection) -> bool {
     match (timer, conn.phase) {
         (Timer::Handshake, phase) => phase == Phase::Handshake,
-        (Timer::Stale, Phase::Greeted) => conn.identity.is_none(),
+        (Timer::Stale, Phase::Greeted) => conn.identity.is_none() && conn.held.is_none(),
         (Timer::Stale, Phase::Failed) => true,
         _ => false,
     }
@@ -191,7 +190,7 @@ impl Core {
         let is_open = matches!(conn.phase, Phase::Open | Phase::Greeted);
         match timer {
             Timer::Handshake if is_late_for(timer, conn) => {
-                self.refuse_upgrade(token, Refusal::TimedOut);
+                self.handshake_late(token);
             }
             Timer::Stale if is_late_for(timer, conn) => self.close(token, Disconnect::STALE),
             Timer::Expiry if is_open => {

@@ -153,7 +153,9 @@ impl Actor {
     fn say_hello(&mut self, stage: &mut Stage) {
         let Some(live) = &mut self.live else { return };
         live.phase = Phase::Connecting;
+        let token = stage.profile.connection_token();
         let connect = wire::Connect {
+            token: &token,
             name: "sim",
             version: "1",
             ..wire::Connect::default()
@@ -213,8 +215,10 @@ impl Actor {
             return;
         };
         let position = want.position.clone().filter(|_| want.recoverable);
+        let token = stage.profile.subscription_token(channel);
         let request = wire::Subscribe {
             channel,
+            token: &token,
             recover: position.as_ref().map(|(offset, epoch)| wire::Position {
                 offset: *offset,
                 epoch,

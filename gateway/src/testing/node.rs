@@ -95,6 +95,8 @@ impl SimNode {
                     handshakes,
                     // Small ones leave sweeps unfinished between ticks, as large rooms do.
                     sends_per_flush: *rng.pick(&[2, 3, 5, 16, crate::reactor::FLUSH_MAX]),
+                    // The least is one check a tick.
+                    check_nanos: *rng.pick(&[1, 1, 100_000, 300_000]),
                     seed: rng.next_u64(),
                     epoch: "boot".into(),
                 })

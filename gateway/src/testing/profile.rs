@@ -2,12 +2,14 @@
 
 use super::net::Weather;
 use super::rng::Rng;
+use super::token::TestKey;
 use crate::config::{
     ChannelOptions, Channels, Client, ClientLimits, Config, IncomingCpu, Limits, LogConfig,
-    LogFormat, Origins, Rates, ReactorChoice, Shutdown, SlowPolicy, TokenConfig,
+    LogFormat, Origins, Proxies, Rates, ReactorChoice, Shutdown, SlowPolicy, TokenConfig,
 };
 use crate::hub::links::Bounds;
 use crate::protocol::centrifuge::Encoding;
+use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -42,6 +44,8 @@ pub struct Profile {
     pub bounds: Bounds,
     /// Addresses that clients come from, in turns.
     pub addresses: u32,
+    /// Signs the tokens of clients; `None`: they have none.
+    pub key: Option<Arc<TestKey>>,
 }
 
 /// How a client behaves.
@@ -171,7 +175,7 @@ impl Profile {
         let history_is_short = rng.chance(100);
         let few_slots = rng.chance(100);
         let ping_secs = rng.range(10, 25);
-        let config = Config {
+        let mut config = Config {
             address: ([127, 0, 0, 1], 8000).into(),
             internal_address: ([127, 0, 0, 1], 9000).into(),
             shards,
@@ -181,6 +185,7 @@ impl Profile {
             dev: false,
             debug_echo: false,
             node_name: "sim".into(),
+            proxies: Proxies::default(),
             client: Client {
                 allowed_origins: Origins::Any,
                 insecure: rng.chance(500),
@@ -230,6 +235,11 @@ impl Profile {
                 format: LogFormat::Text,
             },
         };
+        // Tokens name nobody: with them or without, clients are the anonymous user.
+        let key = rng.chance(300).then(|| Arc::new(TestKey::ed25519()));
+        if let Some(key) = &key {
+            config.client.token.eddsa_public_key = key.public_pem().to_owned();
+        }
         let binary = if rng.chance(150) { 20 } else { 0 };
         let mut profile = Self {
             channels: Self::channels(rng, &config.channels),
@@ -255,6 +265,7 @@ impl Profile {
             stalls: 0,
             bounds: Bounds::default(),
             addresses: *rng.pick(&[1, 3, 10_000]),
+            key,
         };
         if profile.config.shards > 1 && rng.chance(300) {
             profile.stalls = *rng.pick(&[10, 50]);
@@ -277,6 +288,21 @@ impl Profile {
                 namespace => format!("{namespace}:{number}").into(),
             })
             .collect()
+    }
+
+    /// A client's connection token; empty: it has none.
+    pub fn connection_token(&self) -> String {
+        self.token(&json!({}))
+    }
+
+    /// A client's token for a channel; empty: it has none.
+    pub fn subscription_token(&self, channel: &str) -> String {
+        self.token(&json!({"channel": channel}))
+    }
+
+    fn token(&self, claims: &serde_json::Value) -> String {
+        let key = self.key.as_ref();
+        key.map_or_else(String::new, |key| key.sign(None, claims))
     }
 
     /// The options of a channel.

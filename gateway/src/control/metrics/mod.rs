@@ -30,7 +30,14 @@ pub(super) fn router() -> Router<Control> {
 async fn metrics(State(control): State<Control>) -> impl IntoResponse {
     let shards = gather(&control, PATIENCE).await;
     let requests = lock(&control.0.requests).clone();
-    let text = render(&shards, &requests, control.phase(), &process::Usage::read());
+    let fetches = *lock(&control.0.key_fetches);
+    let text = render(
+        &shards,
+        &requests,
+        fetches,
+        control.phase(),
+        &process::Usage::read(),
+    );
     ([(header::CONTENT_TYPE, exposition::CONTENT_TYPE)], text)
 }
 
@@ -193,6 +200,16 @@ const PER_SHARD: &[PerShard] = &[
         |s| s.reactor.rearms,
     ),
     counter(
+        "ringway_proxies_refused_total",
+        "Connections without a good PROXY header, or not from the networks that may send one.",
+        |s| s.proxies_refused,
+    ),
+    counter(
+        "ringway_token_checks_deferred_total",
+        "Checks of tokens that waited for a later turn of the shard's loop.",
+        |s| s.token_checks_deferred,
+    ),
+    counter(
         "ringway_accepts_paused_total",
         "Times accepting was paused because the file table was full.",
         |s| s.reactor.accepts_paused,
@@ -202,6 +219,7 @@ const PER_SHARD: &[PerShard] = &[
 fn render(
     shards: &[Option<Box<ShardStats>>],
     requests: &Requests,
+    key_fetches: [u64; 2],
     phase: Phase,
     usage: &process::Usage,
 ) -> String {
@@ -323,6 +341,13 @@ fn render(
     for ((method, code), count) in requests {
         family.sample(&[("method", method), ("code", code)], count);
     }
+    by_label(
+        &mut page,
+        "ringway_key_fetches_total",
+        "Fetches of the public keys of tokens, by outcome.",
+        "result",
+        ["ok", "error"].into_iter().zip(key_fetches),
+    );
     process_families(&mut page, usage);
     page.finish()
 }
@@ -438,6 +463,7 @@ mod tests {
         render(
             &[stats(1), None, stats(2)],
             &requests,
+            [5, 1],
             Phase::Draining,
             &process::Usage::read(),
         )
