@@ -63,6 +63,7 @@ fn add(total: &mut Tally, tally: &Tally) {
     total.pings += tally.pings;
     total.skipped += tally.skipped;
     total.histories += tally.histories;
+    total.inflated += tally.inflated;
     for (code, times) in &tally.closed {
         *total.closed.entry(*code).or_default() += times;
     }
@@ -102,6 +103,7 @@ fn seeds_break_no_promise() {
         ("pings", total.pings),
         ("skipped publications", total.skipped),
         ("histories", total.histories),
+        ("compressed messages", total.inflated),
         ("3001", total.closed.get(&3001).copied().unwrap_or_default()),
         ("3008", total.closed.get(&3008).copied().unwrap_or_default()),
         ("3012", total.closed.get(&3012).copied().unwrap_or_default()),

@@ -129,7 +129,7 @@ impl Core {
                 channel,
                 view,
                 generation,
-                encoding,
+                rendition,
                 from: offset,
                 limit_bytes,
             } => {
@@ -138,7 +138,7 @@ impl Core {
                     hash: channel.hash,
                     view: *view,
                     generation: *generation,
-                    encoding: *encoding,
+                    rendition: *rendition,
                     from: *offset,
                     limit_bytes: *limit_bytes,
                 };
@@ -182,12 +182,8 @@ impl Core {
                 match appended {
                     Appended::Done => {}
                     Appended::Broken { view } => self.broken(view),
-                    Appended::NotJson { lane } => {
-                        let slots: Vec<u32> = self.hub.lanes[lane]
-                            .members
-                            .iter()
-                            .map(|m| m.slot)
-                            .collect();
+                    Appended::NotJson { view } => {
+                        let slots: Vec<u32> = self.hub.json_members(view).collect();
                         for slot in slots {
                             self.close(self.token(slot), Disconnect::INAPPROPRIATE_PROTOCOL);
                         }
@@ -197,7 +193,7 @@ impl Core {
             Message::Fetched {
                 view,
                 generation,
-                encoding,
+                rendition,
                 from,
                 upto,
                 floor,
@@ -209,7 +205,7 @@ impl Core {
                 let piece = Piece {
                     view: *view,
                     generation: *generation,
-                    encoding: *encoding,
+                    rendition: *rendition,
                     from: *from,
                     upto: *upto,
                     floor: *floor,
