@@ -162,11 +162,6 @@ fn refuses_what_this_build_does_not_have() {
         refused_file("tls.toml", "tls.cert = 'x'")
             .starts_with(":1: tls: this build does not have it yet")
     );
-    assert!(
-        refused_file("compress.toml", "channel.without_namespace.compress = true").starts_with(
-            ":1: channel.without_namespace.compress: got true, which this build does not have yet"
-        )
-    );
     let message = refused(
         CONFIGURATION,
         &["serve", "--backplane", "nats://user:hunter2@host"],

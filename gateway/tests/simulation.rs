@@ -65,6 +65,7 @@ fn add(total: &mut Tally, tally: &Tally) {
     total.histories += tally.histories;
     total.refused += tally.refused;
     total.put_off += tally.put_off;
+    total.inflated += tally.inflated;
     for (code, times) in &tally.closed {
         *total.closed.entry(*code).or_default() += times;
     }
@@ -106,6 +107,7 @@ fn seeds_break_no_promise() {
         ("histories", total.histories),
         ("refused upgrades", total.refused),
         ("commands put off", total.put_off),
+        ("compressed messages", total.inflated),
         ("3001", total.closed.get(&3001).copied().unwrap_or_default()),
         ("3008", total.closed.get(&3008).copied().unwrap_or_default()),
         ("3012", total.closed.get(&3012).copied().unwrap_or_default()),

@@ -257,6 +257,11 @@ impl Channels {
     pub fn options(&self, index: u16) -> &ChannelOptions {
         &self.namespaces[usize::from(index)].1
     }
+
+    /// Whether publications of some namespace are compressed.
+    pub fn any_compresses(&self) -> bool {
+        self.namespaces.iter().any(|(_, options)| options.compress)
+    }
 }
 
 /// Options of the channels of one namespace. Everything is off by default.
@@ -284,6 +289,8 @@ pub struct ChannelOptions {
     pub allow_history_for_subscriber: bool,
     pub allow_history_for_anonymous: bool,
     pub allow_user_limited_channels: bool,
+    /// Publications are compressed for clients that offer permessage-deflate.
+    pub compress: bool,
     pub slow: SlowPolicy,
     /// `skip` without telling the client.
     pub slow_silent: bool,

@@ -95,6 +95,8 @@ pub struct Connection {
     pub encoding: Encoding,
     /// Bits.
     pub flags: Flags,
+    /// permessage-deflate was agreed, and the client inflates with a window of so many bits; 0: it was not.
+    pub window_bits: u8,
     /// Pings without a pong; one that waits to leave included.
     pub pings: u8,
     /// Times in a row that the kernel took nothing.
@@ -126,6 +128,7 @@ impl Connection {
             phase: Phase::Handshake,
             encoding: Encoding::Json,
             flags: Flags::default(),
+            window_bits: 0,
             pings: 0,
             refusals: 0,
             decoder: Decoder::new(),

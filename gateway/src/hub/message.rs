@@ -1,6 +1,7 @@
 //! What shards and the control thread say to each other. Bytes of a message stand in its batch ([`Span`]); between two
 //! threads the order is FIFO.
 
+use super::lane::Rendition;
 use crate::ids::{ClientId, Token};
 use crate::limit::{Report, Verdict};
 use crate::protocol::centrifuge::Encoding;
@@ -320,8 +321,9 @@ pub enum Message {
         view: u32,
         /// Its life.
         generation: u32,
-        /// In which encoding.
-        encoding: Encoding,
+        /// For which lane. Records come plain for a deflated one, too: they are for few, and the first of them goes into a
+        /// reply.
+        rendition: Rendition,
         /// Everything after this offset,
         from: u64,
         /// but at most about this many bytes.
@@ -348,8 +350,8 @@ pub enum Message {
         offset: u64,
         /// The offset before it.
         prev: u64,
-        /// Whole frames by encoding; an empty one was not asked for.
-        frames: [Span; Encoding::COUNT],
+        /// Whole frames by rendition; an empty one was not asked for.
+        frames: [Span; Rendition::COUNT],
         /// It goes to those who asked for join and leave.
         sideband: bool,
         /// Its data is not JSON, so it cannot be given to JSON members.
@@ -370,8 +372,8 @@ pub enum Message {
         view: u32,
         /// Its life.
         generation: u32,
-        /// In which encoding.
-        encoding: Encoding,
+        /// For which lane.
+        rendition: Rendition,
         /// The frames are all of `(from, upto]`. May lie below what was asked for.
         from: u64,
         /// The newest offset in it.

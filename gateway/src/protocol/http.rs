@@ -12,6 +12,7 @@ pub use answer::{Refusal, accept_key, write_refusal, write_switching};
 pub use forwarded::{FORWARDED_LINES, forwarded_for};
 pub use origin::origin_allowed;
 
+use crate::protocol::websocket::DeflateOffer;
 use base64::Engine;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use std::mem::MaybeUninit;
@@ -45,8 +46,8 @@ pub struct UpgradeRequest<'a> {
     pub offers_protobuf: bool,
     /// [`SUBPROTOCOL_JSON`] was among the offers.
     pub offers_json: bool,
-    /// The first `Sec-WebSocket-Extensions` line, as typed.
-    pub extensions: Option<&'a str>,
+    /// The first offer of permessage-deflate that can be accepted, of all `Sec-WebSocket-Extensions` lines.
+    pub deflate: Option<DeflateOffer>,
     /// `User-Agent`, unless it is not UTF-8.
     pub user_agent: Option<&'a str>,
     /// The last lines of `X-Forwarded-For`, as typed, those that are missing in front. See [`forwarded_for`].
@@ -122,7 +123,7 @@ pub fn parse_upgrade_at(
         key,
         offers_protobuf: headers.offers_protobuf,
         offers_json: headers.offers_json,
-        extensions: headers.extensions,
+        deflate: headers.deflate,
         user_agent: headers.user_agent,
         x_forwarded_for: headers.x_forwarded_for,
     };
@@ -166,7 +167,7 @@ struct Headers<'a> {
     origin: Option<&'a str>,
     offers_protobuf: bool,
     offers_json: bool,
-    extensions: Option<&'a str>,
+    deflate: Option<DeflateOffer>,
     user_agent: Option<&'a str>,
     x_forwarded_for: [&'a str; FORWARDED_LINES],
 }
@@ -218,7 +219,7 @@ impl<'a> Headers<'a> {
             }
             24 if is("Sec-WebSocket-Extensions") => {
                 let value = text(line)?;
-                self.extensions = self.extensions.or((!value.is_empty()).then_some(value));
+                self.deflate = self.deflate.or_else(|| DeflateOffer::first(value));
             }
             _ => {}
         }
@@ -328,7 +329,7 @@ mod tests {
                 key: "dGhlIHNhbXBsZSBub25jZQ==",
                 offers_protobuf: false,
                 offers_json: false,
-                extensions: None,
+                deflate: None,
                 user_agent: None,
                 x_forwarded_for: [""; FORWARDED_LINES],
             }
@@ -347,8 +348,8 @@ mod tests {
         let request = accepted(&text);
         assert_eq!(request.origin, Some("https://app.example.com"));
         assert_eq!(
-            request.extensions,
-            Some("permessage-deflate; client_max_window_bits")
+            request.deflate,
+            DeflateOffer::first("permessage-deflate; client_max_window_bits")
         );
         assert!(request.offers_protobuf && request.offers_json);
         assert_eq!(request.user_agent, Some("Mozilla/5.0"));

@@ -238,13 +238,9 @@ impl Core {
                 .zip(&resolved)
                 .map(|(subscription, resolved)| match *resolved {
                     Resolved::Backfill { number, start, end } => {
-                        let lane = hub.lane_of(
-                            subscription.view,
-                            LaneKind {
-                                encoding,
-                                sideband: false,
-                            },
-                        );
+                        let namespace = hub.views[subscription.view].namespace;
+                        let kind = LaneKind::Publications(self.rendition(token, namespace));
+                        let lane = hub.lane_of(subscription.view, kind);
                         let frame = lane.map(|lane| hub.frame(lane, number, start, end));
                         let name = &hub.views[subscription.view].name;
                         frame

@@ -526,7 +526,7 @@ impl Core {
             return;
         };
         let lane = &self.hub.lanes[lane_index];
-        let (view, is_sideband) = (lane.view, lane.kind.sideband);
+        let (view, is_sideband) = (lane.view, !lane.kind.is_publications());
         let seen = lane.members[sub.place() as usize];
         let token = self.token(slot);
         if seen.backfill().is_some() {

@@ -130,7 +130,7 @@ impl Core {
                 channel,
                 view,
                 generation,
-                encoding,
+                rendition,
                 from: offset,
                 limit_bytes,
             } => {
@@ -139,7 +139,7 @@ impl Core {
                     hash: channel.hash,
                     view: *view,
                     generation: *generation,
-                    encoding: *encoding,
+                    rendition: *rendition,
                     from: *offset,
                     limit_bytes: *limit_bytes,
                 };
@@ -183,12 +183,8 @@ impl Core {
                 match appended {
                     Appended::Done => {}
                     Appended::Broken { view } => self.broken(view),
-                    Appended::NotJson { lane } => {
-                        let slots: Vec<u32> = self.hub.lanes[lane]
-                            .members
-                            .iter()
-                            .map(|m| m.slot)
-                            .collect();
+                    Appended::NotJson { view } => {
+                        let slots: Vec<u32> = self.hub.json_members(view).collect();
                         for slot in slots {
                             self.close(self.token(slot), Disconnect::INAPPROPRIATE_PROTOCOL);
                         }
@@ -198,7 +194,7 @@ impl Core {
             Message::Fetched {
                 view,
                 generation,
-                encoding,
+                rendition,
                 from,
                 upto,
                 floor,
@@ -210,7 +206,7 @@ impl Core {
                 let piece = Piece {
                     view: *view,
                     generation: *generation,
-                    encoding: *encoding,
+                    rendition: *rendition,
                     from: *from,
                     upto: *upto,
                     floor: *floor,

@@ -35,6 +35,7 @@ use crate::hub::{Hub, Keys};
 use crate::ids::{Now, ShardId, Token};
 use crate::limit::{Addresses, Handshakes, Hits, Meters};
 use crate::mailbox::Sleeper;
+use crate::protocol::websocket::{Deflater, Inflater};
 use crate::reactor::{CloseHow, Event, Reactor, Short};
 use crate::slab::Table;
 use crate::stats::ShardStats;
@@ -162,6 +163,8 @@ pub(crate) struct Core {
     short: Vec<Short>,
     /// Reused for frames that are rendered before it is known where they go.
     frame: Vec<u8>,
+    inflater: Inflater,
+    deflater: Deflater,
     beats: Vec<Beat>,
     stalled: Vec<u32>,
     /// Connections that recover what they cannot have.
@@ -247,6 +250,8 @@ impl<R: Reactor> Shard<R> {
             plan: Plan::new(),
             short: Vec::new(),
             frame: Vec::new(),
+            inflater: Inflater::new(),
+            deflater: Deflater::new(reply::DEFLATE_LEVEL),
             beats: Vec::new(),
             stalled: Vec::new(),
             not_json: Vec::new(),

@@ -23,10 +23,8 @@ pub(super) const HANDSHAKE_MILLIS: u64 = 10_000;
 /// How long the peer of a connection that broke the frame format may take to read why it is closed.
 const DEAF_MILLIS: u64 = 1000;
 /// Enough for conformance suites on `/echo`: bytes of a message, and its fragments.
-const ECHO_LIMITS: Limits = Limits {
-    message_bytes: 16 << 20,
-    fragments: 65_537,
-};
+const ECHO_MESSAGE_BYTES: usize = 16 << 20;
+const ECHO_FRAGMENTS_MAX: u32 = 65_537;
 /// Most fragments of a client's message.
 const FRAGMENTS_MAX: u32 = 1024;
 /// Echoes that may wait; a peer that sends on without reading is closed.
@@ -173,14 +171,19 @@ impl Core {
             (false, false) => (Encoding::Json, None),
         };
         let frame_pings = query_has(request.query, "cf_ws_frame_ping_pong", "true");
+        let deflate = request
+            .deflate
+            .filter(|_| is_echo || self.config.channels.any_compresses());
         self.open += 1;
         self.say(token.slot, |out, _| {
-            write_switching(out, request.key, subprotocol.filter(|_| !is_echo))
+            let subprotocol = subprotocol.filter(|_| !is_echo);
+            write_switching(out, request.key, subprotocol, deflate)
         });
         self.stats.upgraded += 1;
         let Some(conn) = self.conn(token) else { return };
         conn.encoding = encoding;
         conn.flags.set(Flags::FRAME_PINGS, frame_pings);
+        conn.window_bits = deflate.map_or(0, |offer| offer.window_bits());
         if is_echo {
             conn.phase = Phase::Echo;
         } else {
@@ -193,21 +196,23 @@ impl Core {
         if self.conn(token).is_none_or(|c| c.flags.has(Flags::DEAF)) {
             return;
         }
-        let limits = Limits {
-            message_bytes: self.config.client.message_size_limit as usize,
-            fragments: FRAGMENTS_MAX,
-        };
+        let message_bytes = self.config.client.message_size_limit as usize;
         let Some(conn) = self.conn(token) else { return };
-        let limits = if conn.phase == Phase::Echo {
-            ECHO_LIMITS
-        } else {
-            limits
+        let (message_bytes, fragments) = match conn.phase {
+            Phase::Echo => (ECHO_MESSAGE_BYTES, ECHO_FRAGMENTS_MAX),
+            _ => (message_bytes, FRAGMENTS_MAX),
         };
-        // The decoder lends what it has decoded, so it is taken out while commands are worked on.
+        let limits = Limits {
+            message_bytes,
+            fragments,
+            deflate: conn.window_bits > 0,
+        };
+        // Decoder and inflater lend what they have decoded, so they are taken out while commands are worked on.
         let mut decoder = std::mem::take(&mut conn.decoder);
+        let mut inflater = std::mem::take(&mut self.inflater);
         let mut is_over = false;
         while !is_over {
-            match decoder.decode(&limits, bytes) {
+            match decoder.decode(&limits, &mut inflater, bytes) {
                 Ok((_, None)) => break,
                 Ok((used, Some(message))) => {
                     is_over = !self.message(token, &message);
@@ -226,6 +231,7 @@ impl Core {
                 }
             }
         }
+        self.inflater = inflater;
         // After a close or an error nothing more is decoded: what still arrives is read and dropped.
         if let Some(conn) = self.conn(token).filter(|_| !is_over) {
             let is_cut = !decoder.is_idle();

@@ -5,7 +5,7 @@ use super::command::refusal_of_subscription;
 use super::permit::{self, Who, Wish};
 use super::reply::Settled;
 use crate::connection::{Phase, Slot, Sub, SubscribeWait};
-use crate::hub::lane::LaneKind;
+use crate::hub::lane::{LaneKind, Rendition};
 use crate::hub::links::put;
 use crate::hub::message::{ChannelRef, LaneMask, MemberChange, Message};
 use crate::hub::recover::Recovery;
@@ -19,6 +19,7 @@ use crate::protocol::centrifuge::{
 use crate::protocol::channel::ChannelName;
 use crate::protocol::codes::{Disconnect, ReplyError, Unsubscribed};
 use crate::protocol::token::{OptionOverrides, SubscriptionClaims};
+use crate::protocol::websocket::WINDOW_BITS_MAX;
 use crate::shard::timers::Timer;
 
 /// `SubscribeRequest::flag`: rather an error than a subscription that was not recovered.
@@ -173,33 +174,33 @@ impl Core {
         namespace: u16,
         wait: &mut SubscribeWait,
     ) {
-        let lanes = self.lanes_wanted(token, wait);
+        let lanes = self.lanes_wanted(token, namespace, wait);
         let hash = self.keys.hash(channel);
         wait.view = self
             .hub
             .retain(channel, hash, namespace, lanes, &mut self.links);
     }
 
-    fn lanes_wanted(&self, token: Token, wait: &SubscribeWait) -> LaneMask {
-        let encoding = self
-            .conns
-            .get(token.slot)
-            .map_or(Encoding::Json, |c| c.encoding);
-        let main = LaneKind {
-            encoding,
-            sideband: false,
-        }
-        .mask();
+    fn lanes_wanted(&self, token: Token, namespace: u16, wait: &SubscribeWait) -> LaneMask {
+        let rendition = self.rendition(token, namespace);
+        let main = LaneKind::Publications(rendition).mask();
         if wait.join_leave {
-            main.with(
-                LaneKind {
-                    encoding,
-                    sideband: true,
-                }
-                .mask(),
-            )
+            main.with(LaneKind::Sideband(rendition.encoding).mask())
         } else {
             main
+        }
+    }
+
+    /// How a connection gets the publications of a namespace. All deflated ones are made for the largest window.
+    pub(super) fn rendition(&self, token: Token, namespace: u16) -> Rendition {
+        let (encoding, window_bits) = self
+            .conns
+            .get(token.slot)
+            .map_or((Encoding::Json, 0), |c| (c.encoding, c.window_bits));
+        Rendition {
+            encoding,
+            deflated: window_bits == WINDOW_BITS_MAX
+                && self.config.channels.options(namespace).compress,
         }
     }
 
@@ -298,7 +299,8 @@ impl Core {
 
     /// Where a subscription starts, as far as that is known.
     pub(super) fn resolve(&mut self, token: Token, wait: &mut SubscribeWait) -> Resolved {
-        let lanes = self.lanes_wanted(token, wait);
+        let namespace = self.hub.views[wait.view].namespace;
+        let lanes = self.lanes_wanted(token, namespace, wait);
         if !self.hub.is_attached(wait.view, lanes) {
             self.hub.wait(wait.view, token);
             return Resolved::Waiting;
@@ -306,14 +308,7 @@ impl Core {
         let Some(offset) = wait.recover_from else {
             return Resolved::Head;
         };
-        let encoding = self
-            .conns
-            .get(token.slot)
-            .map_or(Encoding::Json, |c| c.encoding);
-        let kind = LaneKind {
-            encoding,
-            sideband: false,
-        };
+        let kind = LaneKind::Publications(self.rendition(token, namespace));
         let now = self.now.millis;
         match self
             .hub
@@ -351,10 +346,8 @@ impl Core {
             Resolved::NotJson => return Settled::NotJson(wait),
             _ => {}
         }
-        let encoding = self
-            .conns
-            .get(token.slot)
-            .map_or(Encoding::Json, |c| c.encoding);
+        let rendition = self.rendition(token, self.hub.views[wait.view].namespace);
+        let encoding = rendition.encoding;
         let is_unrecovered =
             wait.wants_recovery && resolved == Resolved::Head && !wait.is_cancelled;
         if is_unrecovered && wait.rejects_unrecovered {
@@ -372,13 +365,9 @@ impl Core {
             let view = &self.hub.views[wait.view];
             let mut first: &[u8] = &[];
             if let Resolved::Backfill { number, start, end } = resolved
-                && let Some(lane) = self.hub.lane_of(
-                    wait.view,
-                    LaneKind {
-                        encoding,
-                        sideband: false,
-                    },
-                )
+                && let Some(lane) = self
+                    .hub
+                    .lane_of(wait.view, LaneKind::Publications(rendition))
             {
                 first = publication_in_frame(
                     self.hub.frame(lane, number, start, end),
@@ -422,6 +411,8 @@ impl Core {
         }
         self.set_extra(token, wait.view, wait.chan_info.clone(), wait.expire_at);
         self.arm_expiry(token, wait.expire_at, Timer::SubscriptionExpiry(wait.view));
+        let rendition = self.rendition(token, self.hub.views[wait.view].namespace);
+        let kind = LaneKind::Publications(rendition);
         let Some(conn) = self.conns.get_mut(token.slot) else {
             return;
         };
@@ -433,10 +424,6 @@ impl Core {
         ] {
             bits |= if on { bit } else { 0 };
         }
-        let kind = LaneKind {
-            encoding: conn.encoding,
-            sideband: false,
-        };
         let at = conn.subs.len() as u32;
         let (lane, place) = match resolved {
             Resolved::Backfill { number, end, .. } => self
@@ -447,10 +434,7 @@ impl Core {
         let sub = Sub::new(lane, place, bits);
         conn.subs.push(sub);
         if wait.join_leave {
-            let kind = LaneKind {
-                sideband: true,
-                ..kind
-            };
+            let kind = LaneKind::Sideband(rendition.encoding);
             let (lane, place) = self.hub.join(wait.view, kind, token.slot, at + 1);
             conn.subs.push(Sub::new(lane, place, Sub::SIDEBAND));
         }
@@ -616,7 +600,7 @@ impl Core {
         let lanes = self
             .hub
             .lanes_of(view)
-            .filter(|lane| !self.hub.lanes[*lane].kind.sideband);
+            .filter(|lane| self.hub.lanes[*lane].kind.is_publications());
         lanes
             .flat_map(|lane| self.hub.lanes[lane].members.iter().map(|m| m.slot))
             .collect()

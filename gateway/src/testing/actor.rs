@@ -126,8 +126,13 @@ impl Actor {
                 self.name, self.temper
             )
         });
-        let (link, mut request) =
-            Connection::new(socket, shard, self.temper.encoding, &mut self.rng);
+        let (link, mut request) = Connection::new(
+            socket,
+            shard,
+            self.temper.encoding,
+            self.temper.window_bits,
+            &mut self.rng,
+        );
         if self.temper.mute && self.rng.chance(300) {
             request.truncate(self.rng.index(request.len()));
         }
@@ -382,6 +387,9 @@ impl Actor {
                     live.ws_pings.drain(..=at);
                 }
                 Incoming::Message(bytes) => {
+                    stage
+                        .oracle
+                        .inflated(std::mem::take(&mut live.link.inflated));
                     for reply in Replies::new(self.temper.encoding, &bytes) {
                         let reply =
                             reply.map_err(|error| blame(format!("{error} in {bytes:?}")))?;

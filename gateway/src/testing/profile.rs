@@ -53,6 +53,8 @@ pub struct Profile {
 pub struct Temper {
     /// How it talks.
     pub encoding: Encoding,
+    /// The window it offers permessage-deflate with, in bits; 0: it does not offer it.
+    pub window_bits: u8,
     /// Its sockets suffer from the weather.
     pub rough: bool,
     /// What may lie unread on the way to it, bytes.
@@ -111,6 +113,7 @@ fn namespaces(rng: &mut Rng) -> Vec<(String, Arc<ChannelOptions>)> {
             lag_bytes: rng.magnitude(4 * 1024, 256 * 1024) as u32,
             lag_time: Duration::from_millis(rng.magnitude(1000, 10_000)),
             presence: true,
+            compress: rng.chance(500),
             ..ChannelOptions::default()
         };
         (name.to_owned(), options)
@@ -322,9 +325,11 @@ impl Profile {
 impl Temper {
     fn draw(rng: &mut Rng) -> Self {
         let encoding = *rng.pick(&Encoding::ALL);
+        let window_bits = *rng.pick(&[0, 0, 0, 15, 15, 15, 9, 12]);
         if rng.chance(400) {
             return Self {
                 encoding,
+                window_bits,
                 rough: false,
                 window: usize::MAX,
                 reads: Reads::Promptly,
@@ -334,6 +339,7 @@ impl Temper {
         }
         Self {
             encoding,
+            window_bits,
             rough: rng.chance(700),
             window: rng.magnitude(256, 200 * 1024) as usize,
             reads: *rng.pick(&[

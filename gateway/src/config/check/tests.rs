@@ -206,10 +206,7 @@ fn options_that_can_never_work_are_refused() {
     }
     assert!(refused(&namespace("force_push_join_leave = true")).contains("join_leave too"));
     assert!(refused(&namespace("slow.silent = true")).contains("only \"skip\" can be silent"));
-    assert!(refused(&namespace("compress = true")).contains("does not have yet"));
-    accepted(&namespace(
-        "slow = { policy = 'skip', silent = true }\ncompress = false",
-    ));
+    accepted(&namespace("slow = { policy = 'skip', silent = true }"));
 }
 
 #[test]

@@ -153,6 +153,7 @@ pub struct Tally {
     pub histories: u64,
     pub refused: u64,
     pub put_off: u64,
+    pub inflated: u64,
 }
 
 /// The shadow of the whole node.
@@ -220,6 +221,11 @@ impl Oracle {
     /// Mixes what was seen into the run's digest: two runs of a seed must see the same.
     fn digest(&mut self, value: u64) {
         self.digest = (self.digest.rotate_left(5) ^ value).wrapping_mul(0x517c_c1b7_2722_0a95);
+    }
+
+    /// So many compressed messages were read.
+    pub fn inflated(&mut self, messages: u64) {
+        self.tally.inflated += messages;
     }
 
     /// How often things happened.

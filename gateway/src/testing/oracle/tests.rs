@@ -57,6 +57,7 @@ impl Scene {
     fn client(&mut self) -> ConnectionId {
         let temper = Temper {
             encoding: Encoding::Json,
+            window_bits: 0,
             rough: false,
             window: usize::MAX,
             reads: Reads::Promptly,
