@@ -25,4 +25,5 @@ pub mod profile;
 pub mod reactor;
 pub mod rng;
 pub mod stage;
+pub mod tls;
 pub mod world;
