@@ -1,6 +1,7 @@
 //! From what was typed to what is used: every range and relation is checked here, nowhere later.
 
 mod channels;
+mod tls;
 
 use super::error::ConfigError;
 use super::raw::{Raw, Shards, Token};
@@ -87,6 +88,7 @@ pub fn check(
         ],
     )?;
     let node_name = keys.node_name(raw.node.name, machine)?;
+    let tls = keys.tls(&raw.tls)?;
     let client = keys.client(raw.client)?;
     let limits = Limits {
         log_bytes: keys.size(
@@ -127,6 +129,7 @@ pub fn check(
         dev: modes.dev,
         debug_echo: modes.debug_echo,
         node_name,
+        tls,
         client,
         channels,
         limits,

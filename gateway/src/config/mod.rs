@@ -8,6 +8,7 @@ pub mod error;
 pub mod machine;
 pub mod raw;
 pub mod source;
+pub mod tls;
 pub mod units;
 
 pub use error::{ConfigError, Origin};
@@ -71,6 +72,8 @@ pub struct Config {
     pub debug_echo: bool,
     /// This node's name in logs, metrics and `info`.
     pub node_name: String,
+    /// Certificates of the clients' port; `None`: it speaks no TLS.
+    pub tls: Option<Arc<crate::tls::Certificates>>,
     /// What clients may do.
     pub client: Client,
     /// Options by channel.
@@ -150,6 +153,7 @@ impl std::fmt::Debug for Config {
             .field("dev", &self.dev)
             .field("debug_echo", &self.debug_echo)
             .field("node_name", &self.node_name)
+            .field("tls", &self.tls.is_some())
             .field("client", &self.client)
             .field("channels", &self.channels)
             .field("limits", &self.limits)

@@ -4,6 +4,7 @@
 //! Built-in error texts of serde may quote what they got. Secrets and tables of secrets therefore have texts of their own,
 //! see [`Secret`] and `source::plain_words`.
 
+pub use super::tls::{PemFiles, Tls};
 use super::units::{RawDuration, Size};
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
 use serde::{Deserialize, Serialize};
@@ -23,6 +24,7 @@ pub struct Raw {
     pub node: Node,
     pub internal: Internal,
     pub http_api: HttpApi,
+    pub tls: Tls,
     pub client: Client,
     pub channel: Channel,
     pub limits: Limits,
@@ -41,6 +43,7 @@ impl Default for Raw {
             node: Node::default(),
             internal: Internal::default(),
             http_api: HttpApi::default(),
+            tls: Tls::default(),
             client: Client::default(),
             channel: Channel::default(),
             limits: Limits::default(),
@@ -393,7 +396,7 @@ pub(super) fn wanted<E: Error>(got: Unexpected<'_>, want: &dyn serde::de::Expect
 }
 
 /// `true` or `false`.
-fn switch<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
+pub(super) fn switch<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
     struct Kind;
     impl Visitor<'_> for Kind {
         type Value = bool;

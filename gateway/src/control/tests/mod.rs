@@ -197,6 +197,7 @@ fn config() -> Config {
         ..ChannelOptions::default()
     };
     Config {
+        tls: None,
         address,
         internal_address: address,
         shards: 2,
