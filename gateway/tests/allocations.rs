@@ -151,6 +151,7 @@ fn shards(config: &Arc<Config>) -> Vec<Shard<Scripted>> {
                 permits,
                 sends_per_flush: ringway::reactor::FLUSH_MAX,
                 seed: 7,
+                acceptor: None,
                 epoch: "e".into(),
             })
         })

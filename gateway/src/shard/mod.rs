@@ -19,6 +19,7 @@ mod reply;
 mod request;
 mod subscribe;
 mod timers;
+mod tls;
 mod tokens;
 
 use crate::config::Config;
@@ -34,6 +35,7 @@ use crate::mailbox::Sleeper;
 use crate::reactor::{CloseHow, Event, Reactor, Short};
 use crate::slab::Table;
 use crate::stats::ShardStats;
+use crate::tls::Acceptor;
 use deliver::Plan;
 use hashbrown::HashTable;
 pub use limit::Permits;
@@ -43,6 +45,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use timers::Timers;
+use tls::Tls;
 use tokens::Tokens;
 
 /// Slots of every table that are kept for telling connections above the limit so.
@@ -77,6 +80,8 @@ pub struct Setup<R> {
     pub seed: u64,
     /// Names this boot.
     pub epoch: Arc<str>,
+    /// Begins TLS handshakes; `None`: clients speak plain WebSocket.
+    pub acceptor: Option<Acceptor>,
 }
 
 /// What a tick left.
@@ -120,6 +125,8 @@ pub(crate) struct Core {
     tokens: Tokens,
     rng: StdRng,
     conns: Table<Connection>,
+    /// What connections keep of TLS; `None`: nothing.
+    tls: Option<Box<Tls>>,
     /// Lives of each slot so far.
     generations: Vec<u32>,
     /// Connections by user.
@@ -177,6 +184,7 @@ impl<R: Reactor> Shard<R> {
             sends_per_flush,
             seed,
             epoch,
+            acceptor,
         } = setup;
         let slots = reactor.slots();
         let heartbeat = Heartbeat::new(
@@ -194,6 +202,7 @@ impl<R: Reactor> Shard<R> {
             tokens: Tokens::new(&config),
             rng: StdRng::seed_from_u64(seed),
             conns: Table::new(),
+            tls: acceptor.map(|acceptor| Box::new(Tls::new(acceptor))),
             generations: vec![0; slots as usize],
             by_user: HashTable::new(),
             open: 0,
@@ -261,6 +270,7 @@ impl<R: Reactor> Shard<R> {
         self.core.work();
         self.answer_asks();
         self.core.flush(&mut self.reactor);
+        self.core.run_handshakes();
         self.answer_asks();
         self.core.is_behind = self.core.links.publish(self.core.now.millis);
         self.core.stats.ticks += 1;
@@ -351,6 +361,8 @@ pub struct Footprint {
     pub blocked: u32,
     /// Users with a connection, as their home counts.
     pub users: usize,
+    /// Connections of which something of TLS is kept.
+    pub tls: usize,
 }
 
 impl Core {
@@ -382,6 +394,7 @@ impl Core {
     /// How long the reactor may wait.
     fn patience(&self) -> Duration {
         let has_work = self.hub.is_dirty() || self.hub.wants_fetch() || !self.ready.is_empty();
+        let has_work = has_work || self.tls.as_ref().is_some_and(|tls| tls.has_work());
         if has_work || !self.waiters.is_empty() || !self.links.is_quiet() {
             return Duration::ZERO;
         }
@@ -447,6 +460,7 @@ impl Core {
             history_bytes: self.homes.history_bytes(),
             blocked: self.blocked.len(),
             users: self.users.online(),
+            tls: self.tls.as_ref().map_or(0, |tls| tls.len()),
         }
     }
 

@@ -19,7 +19,7 @@ const PATH: &str = "/connection/websocket";
 const ECHO_PATH: &str = "/echo";
 pub(super) const HANDSHAKE_MILLIS: u64 = 10_000;
 /// How long the peer of a connection that broke the frame format may take to read why it is closed.
-const DEAF_MILLIS: u64 = 1000;
+pub(super) const DEAF_MILLIS: u64 = 1000;
 /// Enough for conformance suites on `/echo`: bytes of a message, and its fragments.
 const ECHO_LIMITS: Limits = Limits {
     message_bytes: 16 << 20,
@@ -58,6 +58,14 @@ impl Core {
 
     pub(super) fn received(&mut self, token: Token, bytes: &mut [u8]) {
         self.stats.bytes_received += bytes.len() as u64;
+        if self.tls.is_some() {
+            self.received_sealed(token, bytes);
+        } else {
+            self.received_plain(token, bytes);
+        }
+    }
+
+    pub(super) fn received_plain(&mut self, token: Token, bytes: &mut [u8]) {
         let Some(conn) = self.conn(token) else { return };
         if conn.phase == Phase::Handshake {
             self.handshake(token, bytes);

@@ -186,7 +186,12 @@ impl Core {
         let is_open = matches!(conn.phase, Phase::Open | Phase::Greeted);
         match timer {
             Timer::Handshake if is_late_for(timer, conn) => {
-                self.refuse_upgrade(token, Refusal::TimedOut);
+                if self.is_before_tls(token) {
+                    self.stats.tls.timed_out += 1;
+                    self.abandon(token, CloseHow::Orderly);
+                } else {
+                    self.refuse_upgrade(token, Refusal::TimedOut);
+                }
             }
             Timer::Stale if is_late_for(timer, conn) => self.close(token, Disconnect::STALE),
             Timer::Expiry if is_open => {

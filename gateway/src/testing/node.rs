@@ -92,6 +92,7 @@ impl SimNode {
                     sends_per_flush: *rng.pick(&[2, 3, 5, 16, crate::reactor::FLUSH_MAX]),
                     seed: rng.next_u64(),
                     epoch: "boot".into(),
+                    acceptor: None,
                 })
             })
             .collect();
@@ -197,6 +198,7 @@ impl Server for SimNode {
                 && held.log_bytes == 0
                 && held.blocked == 0
                 && held.users == 0
+                && held.tls == 0
                 && (!forgotten || held.homes == 0 && held.history_bytes == 0)
         };
         let shard = self.shards.iter().position(|shard| !is_empty(shard))?;
