@@ -20,6 +20,7 @@ use crate::reactor::listener::{self, ListenError};
 use crate::reactor::uring::{UringReactor, UringSetup};
 use crate::reactor::{Reactor, ReactorError};
 use crate::shard::{Permits, REFUSAL_SLOTS, Setup, Shard};
+use crate::tls::{self, Acceptor};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use rustix::io::Errno;
@@ -61,6 +62,9 @@ pub enum NodeError {
         /// Why.
         error: ReactorError,
     },
+    /// TLS cannot be had: there are no random numbers.
+    #[error("TLS: {0}")]
+    Tls(rustls::Error),
     /// No runtime, no signals, no threads.
     #[error("cannot start: {0}{hint}", hint = hint(.0))]
     Start(std::io::Error),
@@ -204,7 +208,8 @@ async fn live(
     notifier.ready();
     tracing::info!(clients = %config.address, internal = %config.internal_address, shards = config.shards, "ready");
 
-    signals.stop().await;
+    let reload = || reload(&config);
+    signals.stop(reload).await;
     let mut node = Node {
         shards,
         open: 0,
@@ -216,7 +221,7 @@ async fn live(
         &lifecycle,
         notifier,
         config.shutdown,
-        signals.stop(),
+        signals.stop(reload),
     )
     .await;
     // Nobody answers any more: requests that wait for a shard fail now instead of when their patience ends.
@@ -227,6 +232,24 @@ async fn live(
         Ok(_) => {}
     }
     Ok(drained)
+}
+
+/// Reads the certificates again. Handshakes from now on get the new ones; nobody is dropped. Where they cannot be used, those
+/// from before stay.
+fn reload(config: &Config) {
+    match config
+        .tls
+        .as_ref()
+        .map(|certificates| certificates.reload())
+    {
+        None => tracing::warn!(
+            "SIGHUP: there are no certificates to reload; other changes of the configuration need a restart"
+        ),
+        Some(Ok(names)) => tracing::info!(names, "certificates reloaded"),
+        Some(Err(error)) => {
+            tracing::error!("certificates not reloaded, those from before stay: {error}")
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -319,6 +342,8 @@ fn start(
         })
         .collect();
 
+    let tls = config.tls.clone().map(tls::Server::new).transpose();
+    let tls = tls.map_err(NodeError::Tls)?;
     let (started, starting) = std::sync::mpsc::channel();
     let mut threads = Vec::with_capacity(shards);
     let mut rng = rand::make_rng::<StdRng>();
@@ -358,6 +383,7 @@ fn start(
             handshakes,
             seed: rng.random(),
             epoch: epoch.clone(),
+            acceptor: tls.as_ref().map(tls::Server::acceptor),
         };
         let started = started.clone();
         let thread = std::thread::Builder::new().name(format!("shard-{}", id.0));
@@ -406,6 +432,7 @@ struct ThreadPlan {
     handshakes: Handshakes,
     seed: u64,
     epoch: Arc<str>,
+    acceptor: Option<Acceptor>,
 }
 
 type Started = std::sync::mpsc::Sender<Result<(), (u16, ReactorError)>>;
@@ -468,6 +495,7 @@ impl ThreadPlan {
             check_nanos: CHECK_NANOS,
             seed: self.seed,
             epoch: self.epoch,
+            acceptor: self.acceptor,
         });
         if let Err(error) = shard.run() {
             // No half-alive node: whoever supervises the process starts a whole one.

@@ -155,6 +155,7 @@ fn shards(config: &Arc<Config>) -> Vec<Shard<Scripted>> {
                 sends_per_flush: ringway::reactor::FLUSH_MAX,
                 check_nanos: 1,
                 seed: 7,
+                acceptor: None,
                 epoch: "e".into(),
             })
         })

@@ -1,6 +1,7 @@
 //! From what was typed to what is used: every range and relation is checked here, nowhere later.
 
 mod channels;
+mod tls;
 mod token;
 
 use super::error::ConfigError;
@@ -73,6 +74,7 @@ pub fn check(
     let node_name = keys.node_name(raw.node.name, machine)?;
     let client_limits = keys.client_limits(&raw.limits, &raw.client, modes.dev)?;
     let proxies = keys.proxies(&raw.proxy_protocol, &raw.client.trusted_proxies)?;
+    let tls = keys.tls(&raw.tls)?;
     let client = keys.client(raw.client)?;
     // A limit that is only tried takes no room away.
     let is_tried = client_limits.dry_run.has(Limit::Connections);
@@ -116,6 +118,7 @@ pub fn check(
         debug_echo: modes.debug_echo,
         node_name,
         proxies,
+        tls,
         client,
         channels,
         limits,

@@ -10,6 +10,7 @@ pub mod machine;
 pub mod proxy;
 pub mod raw;
 pub mod source;
+pub mod tls;
 pub mod token;
 pub mod units;
 
@@ -79,6 +80,8 @@ pub struct Config {
     pub node_name: String,
     /// Who tells the addresses of clients.
     pub proxies: Proxies,
+    /// Certificates of the clients' port; `None`: it speaks no TLS.
+    pub tls: Option<Arc<crate::tls::Certificates>>,
     /// What clients may do.
     pub client: Client,
     /// Options by channel.
@@ -161,6 +164,7 @@ impl std::fmt::Debug for Config {
             .field("debug_echo", &self.debug_echo)
             .field("node_name", &self.node_name)
             .field("proxies", &self.proxies)
+            .field("tls", &self.tls.is_some())
             .field("client", &self.client)
             .field("channels", &self.channels)
             .field("limits", &self.limits)

@@ -6,6 +6,7 @@
 
 use super::limits::{BURST, RawAddress, RawRates};
 use super::proxy::RawProxyProtocol;
+pub use super::tls::{PemFiles, Tls};
 pub use super::token::Token;
 use super::units::{RawDuration, Size};
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
@@ -27,6 +28,7 @@ pub struct Raw {
     pub internal: Internal,
     pub http_api: HttpApi,
     pub proxy_protocol: RawProxyProtocol,
+    pub tls: Tls,
     pub client: Client,
     pub channel: Channel,
     pub limits: Limits,
@@ -46,6 +48,7 @@ impl Default for Raw {
             internal: Internal::default(),
             http_api: HttpApi::default(),
             proxy_protocol: RawProxyProtocol::default(),
+            tls: Tls::default(),
             client: Client::default(),
             channel: Channel::default(),
             limits: Limits::default(),
@@ -402,7 +405,7 @@ pub(super) fn wanted<E: Error>(got: Unexpected<'_>, want: &dyn serde::de::Expect
 }
 
 /// `true` or `false`.
-fn switch<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
+pub(super) fn switch<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
     struct Kind;
     impl Visitor<'_> for Kind {
         type Value = bool;

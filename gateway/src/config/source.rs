@@ -23,7 +23,6 @@ pub const DEFAULT_FILE: &str = "/etc/ringway/ringway.toml";
 const LATER: &[&str] = &[
     "admin",
     "nats",
-    "tls",
     "client.tls",
     "internal.tls",
     "history",
@@ -31,13 +30,14 @@ const LATER: &[&str] = &[
 ];
 
 /// The keys that hold lists.
-const LISTS: [&str; 6] = [
+const LISTS: [&str; 7] = [
     "cores",
     "proxy_protocol.networks",
     "client.allowed_origins",
     "client.trusted_proxies",
     "channel.namespaces",
     "limits.dry_run",
+    "tls.certificates",
 ];
 
 /// What a start of the program was given.

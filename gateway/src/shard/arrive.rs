@@ -108,6 +108,10 @@ impl Core {
                 address,
                 awaits_header: true,
             }) => self.refuse_proxy(token, address, "its PROXY header is late"),
+            _ if self.is_before_tls(token) => {
+                self.stats.tls.timed_out += 1;
+                self.abandon(token, CloseHow::Orderly);
+            }
             _ => self.refuse_upgrade(token, Refusal::TimedOut),
         }
     }

@@ -22,6 +22,7 @@ mod reply;
 mod request;
 mod subscribe;
 mod timers;
+mod tls;
 mod tokens;
 
 use crate::config::Config;
@@ -39,6 +40,7 @@ use crate::protocol::websocket::{Deflater, Inflater};
 use crate::reactor::{CloseHow, Event, Reactor, Short};
 use crate::slab::Table;
 use crate::stats::ShardStats;
+use crate::tls::Acceptor;
 use deliver::Plan;
 use hashbrown::HashTable;
 pub use limit::Permits;
@@ -48,6 +50,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use timers::Timers;
+use tls::Tls;
 use tokens::Tokens;
 
 /// Slots of every table that are kept for telling connections above the limit so.
@@ -86,6 +89,8 @@ pub struct Setup<R> {
     pub seed: u64,
     /// Names this boot.
     pub epoch: Arc<str>,
+    /// Begins TLS handshakes; `None`: clients speak plain WebSocket.
+    pub acceptor: Option<Acceptor>,
 }
 
 /// What a tick left.
@@ -130,6 +135,8 @@ pub(crate) struct Core {
     arrivals: arrive::Arrivals,
     rng: StdRng,
     conns: Table<Connection>,
+    /// What connections keep of TLS; `None`: nothing.
+    tls: Option<Box<Tls>>,
     /// Lives of each slot so far.
     generations: Vec<u32>,
     /// Connections by user.
@@ -197,6 +204,7 @@ impl<R: Reactor> Shard<R> {
             check_nanos,
             seed,
             epoch,
+            acceptor,
         } = setup;
         let slots = reactor.slots();
         let heartbeat = Heartbeat::new(
@@ -227,6 +235,7 @@ impl<R: Reactor> Shard<R> {
             arrivals: arrive::Arrivals::new(),
             rng: StdRng::seed_from_u64(seed),
             conns: Table::new(),
+            tls: acceptor.map(|acceptor| Box::new(Tls::new(acceptor))),
             generations: vec![0; slots as usize],
             by_user: HashTable::new(),
             open: 0,
@@ -304,6 +313,7 @@ impl<R: Reactor> Shard<R> {
         self.core.work();
         self.answer_asks();
         self.core.flush(&mut self.reactor);
+        self.core.run_handshakes();
         self.answer_asks();
         self.core.is_behind = self.core.links.publish(self.core.now.millis);
         self.core.stats.ticks += 1;
@@ -396,6 +406,8 @@ pub struct Footprint {
     pub users: usize,
     /// Entries of those whose doings are measured.
     pub measured: usize,
+    /// Connections of which something of TLS is kept.
+    pub tls: usize,
 }
 
 impl Core {
@@ -428,6 +440,7 @@ impl Core {
     fn patience(&self) -> Duration {
         let has_work = self.hub.is_dirty() || self.hub.wants_fetch() || !self.ready.is_empty();
         let has_work = has_work || self.tokens.has_work();
+        let has_work = has_work || self.tls.as_ref().is_some_and(|tls| tls.has_work());
         if has_work || !self.waiters.is_empty() || !self.links.is_quiet() {
             return Duration::ZERO;
         }
@@ -498,6 +511,7 @@ impl Core {
             blocked: self.blocked.len(),
             users: self.users.online(),
             measured: self.addresses.len() + self.meters.len(),
+            tls: self.tls.as_ref().map_or(0, |tls| tls.len()),
         }
     }
 

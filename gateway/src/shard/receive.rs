@@ -4,7 +4,7 @@ use super::{Ask, Core};
 use crate::connection::{Connection, Flags, Phase};
 use crate::ids::Token;
 use crate::limit::Ruling;
-use crate::protocol::centrifuge::{Commands, Encoding};
+use crate::protocol::centrifuge::Encoding;
 use crate::protocol::codes::Disconnect;
 use crate::protocol::http::{
     Refusal, SUBPROTOCOL_JSON, SUBPROTOCOL_PROTOBUF, UpgradeRequest, parse_upgrade_at, query_has,
@@ -21,7 +21,7 @@ const PATH: &str = "/connection/websocket";
 const ECHO_PATH: &str = "/echo";
 pub(super) const HANDSHAKE_MILLIS: u64 = 10_000;
 /// How long the peer of a connection that broke the frame format may take to read why it is closed.
-const DEAF_MILLIS: u64 = 1000;
+pub(super) const DEAF_MILLIS: u64 = 1000;
 /// Enough for conformance suites on `/echo`: bytes of a message, and its fragments.
 const ECHO_MESSAGE_BYTES: usize = 16 << 20;
 const ECHO_FRAGMENTS_MAX: u32 = 65_537;
@@ -59,11 +59,22 @@ impl Core {
 
     pub(super) fn received(&mut self, token: Token, bytes: &mut [u8]) {
         self.stats.bytes_received += bytes.len() as u64;
+        if self.tls.is_none() {
+            return self.received_plain(token, bytes);
+        }
+        // A proxy's header is not sealed.
+        let sealed = self.take_proxy_header(token, bytes);
+        if let Some(sealed) = sealed.filter(|sealed| !sealed.is_empty()) {
+            self.received_sealed(token, sealed);
+        }
+    }
+
+    pub(super) fn received_plain(&mut self, token: Token, bytes: &mut [u8]) {
         let Some(phase) = self.conn(token).map(|conn| conn.phase) else {
             return;
         };
         match phase {
-            Phase::Handshake => self.greeting(token, bytes),
+            Phase::Handshake => self.before_upgrade(token, bytes),
             // What comes behind a close is read to find the peer's own.
             Phase::Closing => self.frames(token, bytes),
             _ if self.may_receive(token, bytes.len()) => self.frames(token, bytes),
@@ -72,7 +83,7 @@ impl Core {
     }
 
     /// What comes before the upgrade is answered: a proxy's header, then the request.
-    fn greeting(&mut self, token: Token, bytes: &mut [u8]) {
+    fn before_upgrade(&mut self, token: Token, bytes: &mut [u8]) {
         let request = self.take_proxy_header(token, bytes);
         let Some(request) = request.filter(|request| !request.is_empty()) else {
             return;

@@ -26,5 +26,6 @@ pub mod profile;
 pub mod reactor;
 pub mod rng;
 pub mod stage;
+pub mod tls;
 pub mod token;
 pub mod world;

@@ -99,6 +99,7 @@ impl SimNode {
                     check_nanos: *rng.pick(&[1, 1, 100_000, 300_000]),
                     seed: rng.next_u64(),
                     epoch: "boot".into(),
+                    acceptor: None,
                 })
             })
             .collect();
@@ -205,6 +206,7 @@ impl Server for SimNode {
                 && held.blocked == 0
                 && held.users == 0
                 && held.measured == 0
+                && held.tls == 0
                 && (!forgotten || held.homes == 0 && held.history_bytes == 0)
         };
         let shard = self.shards.iter().position(|shard| !is_empty(shard))?;

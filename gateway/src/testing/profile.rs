@@ -179,6 +179,7 @@ impl Profile {
         let few_slots = rng.chance(100);
         let ping_secs = rng.range(10, 25);
         let mut config = Config {
+            tls: None,
             address: ([127, 0, 0, 1], 8000).into(),
             internal_address: ([127, 0, 0, 1], 9000).into(),
             shards,

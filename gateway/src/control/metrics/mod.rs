@@ -287,6 +287,22 @@ fn render(
         "result",
         upgraded.chain(refused),
     );
+    let handshakes = live.iter().flat_map(|(_, s)| {
+        [
+            ("full", s.tls.full),
+            ("resumed", s.tls.resumed),
+            ("failed", s.tls.failed),
+            ("timed_out", s.tls.timed_out),
+            ("plaintext", s.tls.plaintext),
+        ]
+    });
+    by_label(
+        &mut page,
+        "ringway_tls_handshakes_total",
+        "TLS handshakes, by what came of them.",
+        "result",
+        handshakes,
+    );
     let errors = live
         .iter()
         .flat_map(|(_, s)| s.reply_errors.iter().copied());

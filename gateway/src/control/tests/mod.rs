@@ -210,6 +210,7 @@ fn config() -> Config {
         ..ChannelOptions::default()
     };
     Config {
+        tls: None,
         address,
         internal_address: address,
         shards: 2,

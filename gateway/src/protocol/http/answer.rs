@@ -15,6 +15,8 @@ pub enum Refusal {
     BadHost,
     /// 400: `Sec-WebSocket-Key` is absent, there twice, or not 16 bytes.
     BadKey,
+    /// 400: plain HTTP where TLS is spoken. For the caller.
+    TlsRequired,
     /// 400: an upgrade request has no body.
     UnexpectedBody,
     /// 403: the origin is not allowed. For the caller.
@@ -56,6 +58,7 @@ impl Refusal {
                 "Bad Request",
                 "Sec-WebSocket-Key must be there once, and be 16 bytes in base64",
             ),
+            Self::TlsRequired => (400, "Bad Request", "TLS is spoken here: use wss://"),
             Self::UnexpectedBody => (
                 400,
                 "Bad Request",
@@ -207,6 +210,7 @@ mod tests {
             (BadRequest, 400, ""),
             (BadHost, 400, ""),
             (BadKey, 400, ""),
+            (TlsRequired, 400, ""),
             (UnexpectedBody, 400, ""),
             (Forbidden, 403, ""),
             (NotFound, 404, ""),
