@@ -10,7 +10,7 @@
 //! | F4 | [`shard`]: one thread, one tick, the whole program on one screen |
 //! | F3 | [`hub`]: channels of one shard, members, sweeps, homes; no sockets, no clock |
 //! | F2 | [`reactor`]: the kernel: io_uring or epoll; all unsafe I/O |
-//! | F1 | [`connection`], [`log`], [`mailbox`], [`heartbeat`], [`slab`], [`ids`], [`stats`] |
+//! | F1 | [`connection`], [`log`], [`mailbox`], [`heartbeat`], [`slab`], [`ids`], [`stats`], [`tls`] |
 //! | F0 | [`protocol`]: HTTP upgrade, WebSocket, Centrifuge protocol, names, tokens |
 #![deny(unsafe_code)]
 #![warn(missing_docs)]
@@ -24,6 +24,7 @@ pub mod heartbeat;
 pub mod hub;
 pub mod ids;
 pub mod lifecycle;
+pub mod limit;
 pub mod log;
 pub mod logging;
 pub mod mailbox;
@@ -36,3 +37,4 @@ pub mod slab;
 pub mod stats;
 #[cfg(any(test, feature = "testing"))]
 pub mod testing;
+pub mod tls;

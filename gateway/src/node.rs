@@ -1,6 +1,7 @@
 //! A node: its ports, its shards, its control thread (the one that calls [`run`]) and its end.
 
-use crate::config::{Config, IncomingCpu, ReactorChoice};
+use crate::config::check::slots_per_shard;
+use crate::config::{Config, IncomingCpu, Machine, ReactorChoice};
 use crate::control::admin::demo;
 use crate::control::peers::{self, Driver, Link, Shards};
 use crate::control::{Control, Options, Phase};
@@ -12,12 +13,14 @@ use crate::lifecycle::drain::{Drain, Drained, GRACE, drain};
 use crate::lifecycle::notify::Notifier;
 use crate::lifecycle::signals::Signals;
 use crate::lifecycle::{Lifecycle, State};
+use crate::limit::Handshakes;
 use crate::mailbox::{Inbox, Outbox, Sleeper, Waker, pair};
 use crate::reactor::epoll::{EpollReactor, EpollSetup};
 use crate::reactor::listener::{self, ListenError};
 use crate::reactor::uring::{UringReactor, UringSetup};
 use crate::reactor::{Reactor, ReactorError};
 use crate::shard::{Permits, REFUSAL_SLOTS, Setup, Shard};
+use crate::tls::{self, Acceptor};
 use rand::RngExt;
 use rand::rngs::StdRng;
 use rustix::io::Errno;
@@ -34,6 +37,9 @@ const MAILBOX_BATCHES: usize = 64;
 /// Connections sent to between two looks at what arrives. As cheap a send as with 256, and a publication that comes in the
 /// middle of a lap over a large room waits a quarter as long: more publications a send when many are in flight.
 const SENDS_PER_FLUSH: usize = 64;
+
+/// What the checks of tokens between two looks at what arrives may take, nanoseconds: as much as those sends.
+const CHECK_NANOS: u32 = 300_000;
 
 /// Requests of the internal port get this long to end when all else has. One whose rest never comes, or whose answer
 /// nobody reads, must not keep the process.
@@ -56,6 +62,9 @@ pub enum NodeError {
         /// Why.
         error: ReactorError,
     },
+    /// TLS cannot be had: there are no random numbers.
+    #[error("TLS: {0}")]
+    Tls(rustls::Error),
     /// No runtime, no signals, no threads.
     #[error("cannot start: {0}{hint}", hint = hint(.0))]
     Start(std::io::Error),
@@ -153,8 +162,10 @@ async fn live(
     };
     let epoch: Arc<str> = format!("{:08x}", rng.random::<u32>()).into();
     let kind = choose(&config)?;
+    let slots = slots(&config, kind);
 
-    let (mut threads, shards, driver) = start(&config, listeners, &cores, keys, &epoch, kind)?;
+    let (mut threads, shards, driver) =
+        start(&config, listeners, &cores, keys, &epoch, (kind, slots))?;
     let driving = tokio::spawn(driver.run());
 
     let (phase, watched) = watch::channel(Phase::Starting);
@@ -176,6 +187,7 @@ async fn live(
         hash_key: rng.random(),
         demo_directories: demo::candidates(None),
     });
+    control.fetch_keys().map_err(NodeError::Start)?;
     let serving = tokio::spawn({
         let stopped = lifecycle.clone();
         async move {
@@ -196,7 +208,8 @@ async fn live(
     notifier.ready();
     tracing::info!(clients = %config.address, internal = %config.internal_address, shards = config.shards, "ready");
 
-    signals.stop().await;
+    let reload = || reload(&config);
+    signals.stop(reload).await;
     let mut node = Node {
         shards,
         open: 0,
@@ -208,7 +221,7 @@ async fn live(
         &lifecycle,
         notifier,
         config.shutdown,
-        signals.stop(),
+        signals.stop(reload),
     )
     .await;
     // Nobody answers any more: requests that wait for a shard fail now instead of when their patience ends.
@@ -219,6 +232,24 @@ async fn live(
         Ok(_) => {}
     }
     Ok(drained)
+}
+
+/// Reads the certificates again. Handshakes from now on get the new ones; nobody is dropped. Where they cannot be used, those
+/// from before stay.
+fn reload(config: &Config) {
+    match config
+        .tls
+        .as_ref()
+        .map(|certificates| certificates.reload())
+    {
+        None => tracing::warn!(
+            "SIGHUP: there are no certificates to reload; other changes of the configuration need a restart"
+        ),
+        Some(Ok(names)) => tracing::info!(names, "certificates reloaded"),
+        Some(Err(error)) => {
+            tracing::error!("certificates not reloaded, those from before stay: {error}")
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -245,6 +276,22 @@ fn choose(config: &Config) -> Result<Kind, NodeError> {
     }
 }
 
+/// Connections of each shard. With epoll all shards share the process's table: where it stands in for the ring, there is
+/// room for fewer than was reckoned with.
+fn slots(config: &Config, kind: Kind) -> u32 {
+    let reckoned = config.limits.slots_per_shard;
+    if kind == Kind::Uring {
+        return reckoned;
+    }
+    let open_files = Machine::observe().open_files;
+    reckoned.min(slots_per_shard(
+        open_files,
+        config.shards,
+        ReactorChoice::Epoll,
+        0,
+    ))
+}
+
 /// Makes a small ring with all that the shards' rings have, and lets it go again.
 fn try_ring() -> Result<(), ReactorError> {
     let (_, wake) = Waker::eventfd().map_err(no_descriptor)?;
@@ -260,7 +307,7 @@ fn start(
     cores: &[usize],
     keys: Keys,
     epoch: &Arc<str>,
-    kind: Kind,
+    (kind, slots): (Kind, u32),
 ) -> Result<(Threads, Shards, Driver), NodeError> {
     let shards = usize::from(config.shards);
     // The control thread is the last peer.
@@ -295,6 +342,8 @@ fn start(
         })
         .collect();
 
+    let tls = config.tls.clone().map(tls::Server::new).transpose();
+    let tls = tls.map_err(NodeError::Tls)?;
     let (started, starting) = std::sync::mpsc::channel();
     let mut threads = Vec::with_capacity(shards);
     let mut rng = rand::make_rng::<StdRng>();
@@ -308,8 +357,13 @@ fn start(
             config.client.connection_limit,
             config.shards,
         ))
+        .zip(Handshakes::of_node(
+            config.client_limits.handshakes,
+            config.client_limits.burst,
+            config.shards,
+        ))
         .enumerate();
-    for (id, ((((outboxes, inboxes), listener), core), permits)) in parts {
+    for (id, (((((outboxes, inboxes), listener), core), permits), handshakes)) in parts {
         let Some((waker, eventfd)) = wakers.next() else {
             break;
         };
@@ -318,6 +372,7 @@ fn start(
             id,
             core: *core,
             kind,
+            slots,
             listener,
             eventfd,
             sleeper: waker.sleeper(),
@@ -325,8 +380,10 @@ fn start(
             config: config.clone(),
             keys,
             permits,
+            handshakes,
             seed: rng.random(),
             epoch: epoch.clone(),
+            acceptor: tls.as_ref().map(tls::Server::acceptor),
         };
         let started = started.clone();
         let thread = std::thread::Builder::new().name(format!("shard-{}", id.0));
@@ -364,6 +421,7 @@ struct ThreadPlan {
     id: ShardId,
     core: usize,
     kind: Kind,
+    slots: u32,
     listener: TcpListener,
     eventfd: OwnedFd,
     sleeper: Sleeper,
@@ -371,8 +429,10 @@ struct ThreadPlan {
     config: Arc<Config>,
     keys: Keys,
     permits: Permits,
+    handshakes: Handshakes,
     seed: u64,
     epoch: Arc<str>,
+    acceptor: Option<Acceptor>,
 }
 
 type Started = std::sync::mpsc::Sender<Result<(), (u16, ReactorError)>>;
@@ -386,7 +446,7 @@ impl ThreadPlan {
                 "cannot pin the shard to its core"
             );
         }
-        let slots = self.config.limits.slots_per_shard + REFUSAL_SLOTS;
+        let slots = self.slots + REFUSAL_SLOTS;
         let take = |fd: &OwnedFd| fd.try_clone().map_err(no_descriptor);
         let listener = match self.listener.try_clone() {
             Ok(listener) => listener,
@@ -430,9 +490,12 @@ impl ThreadPlan {
             sleeper: self.sleeper,
             keys: self.keys,
             permits: self.permits,
+            handshakes: self.handshakes,
             sends_per_flush: SENDS_PER_FLUSH,
+            check_nanos: CHECK_NANOS,
             seed: self.seed,
             epoch: self.epoch,
+            acceptor: self.acceptor,
         });
         if let Err(error) = shard.run() {
             // No half-alive node: whoever supervises the process starts a whole one.

@@ -35,6 +35,21 @@ impl Log2Histogram {
     }
 }
 
+/// TLS handshakes since start, by what came of them.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct TlsHandshakes {
+    /// Done, with a certificate.
+    pub full: u64,
+    /// Done, by a ticket.
+    pub resumed: u64,
+    /// Failed: what the client sent or offered could not be used.
+    pub failed: u64,
+    /// Not done in time.
+    pub timed_out: u64,
+    /// Not begun: the client sent plain HTTP.
+    pub plaintext: u64,
+}
+
 /// Counters and gauges of one shard.
 #[derive(Clone, Debug, Default)]
 pub struct ShardStats {
@@ -50,6 +65,8 @@ pub struct ShardStats {
     pub closed: Vec<(u16, u64)>,
     /// Handshakes refused, by HTTP status.
     pub refused: Vec<(u16, u64)>,
+    /// TLS handshakes.
+    pub tls: TlsHandshakes,
     /// Channels with members here.
     pub channels: u64,
     /// Channels this shard is home of.
@@ -70,6 +87,12 @@ pub struct ShardStats {
     pub bytes_sent: u64,
     /// Reply errors, by code.
     pub reply_errors: Vec<(u32, u64)>,
+    /// Limits that clients have met.
+    pub limits: crate::limit::Hits,
+    /// Connections refused because no proxy of ours has introduced them.
+    pub proxies_refused: u64,
+    /// Checks of tokens that waited for a later tick.
+    pub token_checks_deferred: u64,
     /// Frames that broke the WebSocket or client protocol.
     pub frames_invalid: u64,
     /// Bytes of log chunks.

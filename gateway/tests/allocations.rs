@@ -7,6 +7,7 @@ use ringway::config::Config;
 use ringway::hub::Keys;
 use ringway::hub::links::Links;
 use ringway::ids::{Now, ShardId, Token};
+use ringway::limit::Handshakes;
 use ringway::mailbox::{Waker, pair};
 use ringway::protocol::centrifuge::{Encoding, client};
 use ringway::protocol::websocket::Opcode;
@@ -130,7 +131,8 @@ fn shards(config: &Arc<Config>) -> Vec<Shard<Scripted>> {
     }
     (0..2u16)
         .zip(Permits::of_node(0, 2))
-        .map(|(id, permits)| {
+        .zip(Handshakes::of_node(0, Duration::ZERO, 2))
+        .map(|((id, permits), handshakes)| {
             Shard::new(Setup {
                 id: ShardId(id),
                 config: config.clone(),
@@ -149,8 +151,11 @@ fn shards(config: &Arc<Config>) -> Vec<Shard<Scripted>> {
                 sleeper: Waker::none().sleeper(),
                 keys,
                 permits,
+                handshakes,
                 sends_per_flush: ringway::reactor::FLUSH_MAX,
+                check_nanos: 1,
                 seed: 7,
+                acceptor: None,
                 epoch: "e".into(),
             })
         })

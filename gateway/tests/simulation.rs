@@ -63,6 +63,9 @@ fn add(total: &mut Tally, tally: &Tally) {
     total.pings += tally.pings;
     total.skipped += tally.skipped;
     total.histories += tally.histories;
+    total.refused += tally.refused;
+    total.put_off += tally.put_off;
+    total.inflated += tally.inflated;
     for (code, times) in &tally.closed {
         *total.closed.entry(*code).or_default() += times;
     }
@@ -102,6 +105,9 @@ fn seeds_break_no_promise() {
         ("pings", total.pings),
         ("skipped publications", total.skipped),
         ("histories", total.histories),
+        ("refused upgrades", total.refused),
+        ("commands put off", total.put_off),
+        ("compressed messages", total.inflated),
         ("3001", total.closed.get(&3001).copied().unwrap_or_default()),
         ("3008", total.closed.get(&3008).copied().unwrap_or_default()),
         ("3012", total.closed.get(&3012).copied().unwrap_or_default()),
@@ -152,6 +158,16 @@ fn finds_a_cursor_that_is_off_by_one_frame() {
 #[test]
 fn finds_a_moved_member_that_is_skipped() {
     finds(Fault::MovedMemberSkipped);
+}
+
+#[test]
+fn finds_an_address_whose_connections_are_never_over() {
+    finds(Fault::AddressNotLeft);
+}
+
+#[test]
+fn finds_an_address_with_one_connection_too_many() {
+    finds(Fault::AddressLimitOffByOne);
 }
 
 #[test]

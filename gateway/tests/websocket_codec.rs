@@ -6,12 +6,17 @@
 
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
-use ringway::protocol::websocket::client::{write_masked_fragment, write_masked_frame};
-use ringway::protocol::websocket::{Decoder, Limits, Message, Opcode, WsError};
+use ringway::protocol::websocket::client::{
+    mark_deflated, write_masked_fragment, write_masked_frame,
+};
+use ringway::protocol::websocket::{
+    Decoder, Deflater, Inflater, Limits, Message, Opcode, WsError, frame_header_len, write_frame,
+};
 
 const LIMITS: Limits = Limits {
     message_bytes: 1 << 20,
     fragments: 64,
+    deflate: true,
 };
 
 /// Bytes a decoder may own beside twice the payload that arrived.
@@ -42,6 +47,7 @@ impl From<Message<'_>> for Event {
 #[derive(Default)]
 struct Listener {
     decoder: Decoder,
+    inflater: Inflater,
     events: Vec<Event>,
     error: Option<WsError>,
 }
@@ -55,7 +61,8 @@ impl Listener {
         let mut input = bytes.to_vec();
         let mut at = 0;
         while !self.over() {
-            match self.decoder.decode(limits, &mut input[at..]) {
+            let inflater = &mut self.inflater;
+            match self.decoder.decode(limits, inflater, &mut input[at..]) {
                 Ok((used, Some(message))) => {
                     at += used;
                     self.events.push(message.into());
@@ -136,7 +143,16 @@ fn write_control(rng: &mut StdRng, stream: &mut Vec<u8>, events: &mut Vec<Event>
     }
 }
 
-/// Writes a message of `len` bytes, whole or in fragments with control frames between them.
+/// The compressed bytes of a message, if it shrinks.
+fn deflated(payload: &[u8]) -> Option<Vec<u8>> {
+    let (mut plain, mut frame) = (Vec::new(), Vec::new());
+    write_frame(&mut plain, Opcode::Binary, payload);
+    Deflater::new(6)
+        .deflate(&mut frame, &plain)
+        .then(|| frame.split_off(frame_header_len(&frame).expect("a whole frame")))
+}
+
+/// Writes a message of `len` bytes, whole or in fragments with control frames between them, perhaps compressed.
 fn write_message(rng: &mut StdRng, stream: &mut Vec<u8>, events: &mut Vec<Event>, len: usize) {
     let is_text = rng.random_bool(0.5);
     let payload = if is_text {
@@ -144,12 +160,14 @@ fn write_message(rng: &mut StdRng, stream: &mut Vec<u8>, events: &mut Vec<Event>
     } else {
         random_bytes(rng, len)
     };
+    let deflated = deflated(&payload).filter(|_| rng.random_bool(0.5));
+    let sent = deflated.as_ref().unwrap_or(&payload);
     let mut cuts = if rng.random_bool(0.4) {
-        random_cuts(rng, len)
+        random_cuts(rng, sent.len())
     } else {
         Vec::new()
     };
-    cuts.push(len);
+    cuts.push(sent.len());
     let (mut opcode, mut at) = (
         if is_text {
             Opcode::Text
@@ -160,7 +178,11 @@ fn write_message(rng: &mut StdRng, stream: &mut Vec<u8>, events: &mut Vec<Event>
     );
     for (i, &end) in cuts.iter().enumerate() {
         let fin = i == cuts.len() - 1;
-        write_masked_fragment(stream, opcode, fin, rng.random(), &payload[at..end]);
+        let start = stream.len();
+        write_masked_fragment(stream, opcode, fin, rng.random(), &sent[at..end]);
+        if deflated.is_some() && i == 0 {
+            mark_deflated(&mut stream[start..]);
+        }
         (opcode, at) = (Opcode::Continuation, end);
         if !fin && rng.random_bool(0.3) {
             write_control(rng, stream, events);
@@ -261,6 +283,7 @@ fn a_fault_is_the_same_however_the_stream_was_cut() {
         let limits = Limits {
             message_bytes: 200,
             fragments: 10,
+            deflate: seed % 2 == 0,
         };
         let whole = listen(&limits, &stream, []);
         faults += usize::from(whole.1.is_some());
@@ -285,6 +308,7 @@ fn garbage_never_panics() {
     let limits = Limits {
         message_bytes: 64,
         fragments: 3,
+        deflate: true,
     };
     let mut faults = 0;
     for _ in 0..300_000 {
@@ -292,8 +316,8 @@ fn garbage_never_panics() {
         rng.fill(&mut bytes);
         let len = rng.random_range(0..=bytes.len());
         if rng.random_bool(0.8) {
-            // A header that gets further: no reserved bits, masked, not too long.
-            bytes[0] &= 0x8b;
+            // A header that gets further: no reserved bit without a meaning, masked, not too long.
+            bytes[0] &= 0xcb;
             bytes[1] = 0x80 | (bytes[1] & 0x1f);
         }
         let mut listener = Listener::default();
@@ -347,6 +371,7 @@ fn every_bad_frame_has_its_error_and_close_code() {
     let limits = Limits {
         message_bytes: 1000,
         fragments: 3,
+        deflate: false,
     };
     #[rustfmt::skip]
     let table: &[(&str, &[u8], WsError, u16)] = &[
@@ -405,11 +430,79 @@ fn every_bad_frame_has_its_error_and_close_code() {
     }
 }
 
+/// RFC 7692 section 6: the bit stands on the first frame of a message, and nowhere else.
+#[test]
+fn every_bad_compressed_frame_has_its_error_and_close_code() {
+    use WsError::*;
+    let limits = Limits {
+        message_bytes: 1000,
+        fragments: 3,
+        deflate: true,
+    };
+    // "Hello" (section 7.2.3.1), and what is not DEFLATE.
+    #[rustfmt::skip]
+    let table: &[(&str, &[u8], WsError, u16)] = &[
+        ("the bit on a continuation", b"\x41\x83\0\0\0\0\xf2\x48\xcd\xc0\x84\0\0\0\0\xc9\xc9\x07\0", ReservedBits, 1002),
+        ("the bit on a continuation alone", b"\x01\x80\0\0\0\0\xc0", ReservedBits, 1002),
+        ("the bit on a close", b"\xc8", ReservedBits, 1002),
+        ("the bit on a ping", b"\xc9", ReservedBits, 1002),
+        ("the bit on a pong", b"\xca", ReservedBits, 1002),
+        ("another bit beside it", b"\xe1", ReservedBits, 1002),
+        ("second reserved bit", b"\xa1", ReservedBits, 1002),
+        ("third reserved bit", b"\x91", ReservedBits, 1002),
+        ("a reserved opcode with it", b"\xc3", ReservedOpcode(3), 1002),
+        ("not DEFLATE", b"\xc1\x82\0\0\0\0\x07\xff", InvalidDeflate, 1007),
+        ("not DEFLATE, in fragments", b"\x42\x81\0\0\0\0\x07\x80\x81\0\0\0\0\xff", InvalidDeflate, 1007),
+        ("a distance before the beginning", b"\xc2\x83\0\0\0\0\x4b\x04\xb9", InvalidDeflate, 1007),
+        ("inflated text not UTF-8", b"\xc1\x87\0\0\0\0\0\x01\0\xfe\xff\xff\0", InvalidUtf8, 1007),
+        ("more than could ever be within the limit", b"\xc2\xfe\x04\xa6\0\0\0\0", MessageTooBig, 1009),
+        ("the same in two frames", b"\x42\x80\0\0\0\0\x80\xfe\x04\xa6\0\0\0\0", MessageTooBig, 1009),
+        ("four fragments", b"\x42\x80\0\0\0\0\x00\x80\0\0\0\0\x00\x80\0\0\0\0\x80\x80\0\0\0\0", TooManyFragments, 1009),
+    ];
+    for (name, stream, error, code) in table {
+        let (_, found) = listen(&limits, stream, []);
+        assert_eq!(found, Some(*error), "{name}");
+        assert_eq!(error.disconnect().code, *code, "{name}");
+        let (_, found) = listen(&limits, stream, 1..stream.len());
+        assert_eq!(found, Some(*error), "{name}, a byte at a time");
+    }
+}
+
+/// A bomb in one frame and in fragments: it is stopped at its limit, whatever it would grow to.
+#[test]
+fn a_bomb_is_too_big_or_inflates_too_far() {
+    let bomb = deflated(&vec![0; 15 << 20]).expect("zeros shrink");
+    assert!(bomb.len() < 20_000, "{}", bomb.len());
+    for (message_bytes, error) in [
+        (65_536, WsError::MessageTooBig),
+        (16 << 20, WsError::InflatesTooFar),
+    ] {
+        let limits = Limits {
+            message_bytes,
+            fragments: 2,
+            deflate: true,
+        };
+        for cut in [bomb.len(), 7] {
+            let mut stream = Vec::new();
+            let fin = cut == bomb.len();
+            write_masked_fragment(&mut stream, Opcode::Binary, fin, [1, 2, 3, 4], &bomb[..cut]);
+            mark_deflated(&mut stream);
+            let rest = &bomb[cut..];
+            if !fin {
+                write_masked_fragment(&mut stream, Opcode::Continuation, true, [0; 4], rest);
+            }
+            assert_eq!(listen(&limits, &stream, []), (vec![], Some(error)));
+            assert_eq!(error.disconnect().code, 1009);
+        }
+    }
+}
+
 #[test]
 fn a_message_at_its_limits_passes() {
     let limits = Limits {
         message_bytes: 1000,
         fragments: 3,
+        deflate: false,
     };
     let mut stream = Vec::new();
     write_masked_frame(&mut stream, Opcode::Binary, [1, 2, 3, 4], &[7; 1000]);
@@ -436,11 +529,11 @@ fn whole_messages_are_lent_from_the_input_and_own_nothing() {
     write_masked_frame(&mut input, Opcode::Ping, [1, 2, 3, 4], b"second");
     write_masked_frame(&mut input, Opcode::Binary, [1, 2, 3, 4], &[3; 70_000]);
     let range = input.as_ptr_range();
-    let mut decoder = Decoder::new();
+    let (mut decoder, mut inflater) = (Decoder::new(), Inflater::new());
     let (mut at, mut messages) = (0, 0);
     loop {
         let (used, message) = decoder
-            .decode(&LIMITS, &mut input[at..])
+            .decode(&LIMITS, &mut inflater, &mut input[at..])
             .expect("the frames are good");
         at += used;
         let Some(Message::Text(bytes) | Message::Ping(bytes) | Message::Binary(bytes)) = message

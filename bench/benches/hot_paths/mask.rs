@@ -2,7 +2,7 @@
 
 use super::work::Work;
 use ringway::protocol::websocket::client::write_masked_frame;
-use ringway::protocol::websocket::{Decoder, Limits, Message, Opcode, apply_mask};
+use ringway::protocol::websocket::{Decoder, Inflater, Limits, Message, Opcode, apply_mask};
 
 const KEY: [u8; 4] = [0x37, 0xfa, 0x21, 0x3d];
 const PAYLOADS: usize = 64;
@@ -62,10 +62,12 @@ impl Work for Payloads {
 const LIMITS: Limits = Limits {
     message_bytes: 65_536,
     fragments: 1024,
+    deflate: false,
 };
 
 struct Received {
     decoder: Decoder,
+    inflater: Inflater,
     stream: Vec<u8>,
     buffer: Vec<u8>,
     messages: usize,
@@ -79,6 +81,7 @@ pub fn received_frames() -> Box<dyn Work> {
     }
     Box::new(Received {
         decoder: Decoder::new(),
+        inflater: Inflater::new(),
         buffer: stream.clone(),
         stream,
         messages: 0,
@@ -98,7 +101,9 @@ impl Work for Received {
     fn run(&mut self) {
         let mut at = 0;
         loop {
-            let decoded = self.decoder.decode(&LIMITS, &mut self.buffer[at..]);
+            let decoded = self
+                .decoder
+                .decode(&LIMITS, &mut self.inflater, &mut self.buffer[at..]);
             let (used, message) = decoded.expect("whole frames");
             at += used;
             match message {

@@ -3,16 +3,16 @@
 use super::shard::{KEYS, config, links};
 use super::work::Work;
 use ringway::hub::Hub;
-use ringway::hub::lane::LaneKind;
+use ringway::hub::lane::{LaneKind, Rendition};
 use ringway::hub::message::Span;
 use ringway::hub::sweep::{Findings, GATHER_MAX, Gather, SlotSet};
 use ringway::protocol::centrifuge::Encoding;
 use ringway::protocol::websocket::{Opcode, write_frame};
 
-const KIND: LaneKind = LaneKind {
+const KIND: LaneKind = LaneKind::Publications(Rendition {
     encoding: Encoding::Json,
-    sideband: false,
-};
+    deflated: false,
+});
 const MEMBERS: u32 = 1000;
 /// As many as a read of 64 KiB may hold.
 const APPENDS: u32 = 256;
@@ -71,7 +71,7 @@ impl Room {
     }
 
     fn append(&mut self) {
-        let mut frames = [Span::default(); Encoding::COUNT];
+        let mut frames = [Span::default(); Rendition::COUNT];
         frames[Encoding::Json as usize].len = self.frame.len() as u32;
         self.hub.on_append(
             self.view,

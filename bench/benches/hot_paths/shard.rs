@@ -9,6 +9,7 @@ use ringway::config::{Config, Machine, Modes};
 use ringway::hub::Keys;
 use ringway::hub::links::Links;
 use ringway::ids::{Now, ShardId, Token};
+use ringway::limit::Handshakes;
 use ringway::mailbox::{Waker, pair};
 use ringway::protocol::centrifuge::client::{ClientPush, ReplyKind};
 use ringway::protocol::centrifuge::{Encoding, client};
@@ -53,6 +54,8 @@ pub fn config() -> Arc<Config> {
     );
     let mut config = checked.expect("the defaults are valid");
     config.client.insecure = true;
+    // All clients have one address.
+    config.client_limits.address_handshakes = 0;
     Arc::new(config)
 }
 
@@ -280,9 +283,12 @@ impl Script {
                 sleeper: Waker::none().sleeper(),
                 keys: KEYS,
                 permits: Permits::of_node(0, 1).remove(0),
+                handshakes: Handshakes::of_node(0, Duration::ZERO, 1).remove(0),
                 sends_per_flush: FLUSH_MAX,
+                check_nanos: 300_000,
                 seed: 7,
                 epoch: "e".into(),
+                acceptor: None,
             }),
             steps: room,
             turns: Vec::new(),

@@ -20,6 +20,7 @@ const TABLE: &[(&str, Direction)] = &[
     ("server_ns_per_delivery", LowerIsBetter),
     ("server_cpu", Neither),
     ("server_pss", LowerIsBetter),
+    ("server_pss_most", LowerIsBetter),
     ("generator_cpu", Neither),
     ("limit_send_ns", Neither),
     ("limit_uring_ns", Neither),

@@ -54,11 +54,12 @@ pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
         "round trips in the window",
     );
     if let (Some(before), Some(after)) = (before, after) {
-        let send = Spread::of(&[before.send.runs, after.send.runs].concat());
+        let send = Spread::of(&[&before.send.runs[..], &after.send.runs].concat());
         report.spread("limit_send_ns", &send, "ns", "bare send(2) of a message");
         let ratio = measured.window.ns_a_delivery() / send.median;
         let note = "server_ns_per_delivery over it";
         report.figure("ratio_to_send", ratio, "×", note);
+        report.remarks.extend(before.drift(&after));
     }
     Ok(())
 }

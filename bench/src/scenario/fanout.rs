@@ -123,10 +123,5 @@ fn tell_ratios(
             bare.members
         ));
     }
-    let drift = after.send.median / before.send.median;
-    if !(0.9..=1.1).contains(&drift) {
-        report.remarks.push(format!(
-            "the bare send(2) loop drifted to {drift:.2} × during the run"
-        ));
-    }
+    report.remarks.extend(before.drift(after));
 }

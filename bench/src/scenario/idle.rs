@@ -326,13 +326,16 @@ impl<'a> Idle<'a> {
                 return Ok(());
             }
             self.barrier.check()?;
-            self.turn()?;
-            self.fleet.wait(left.min(Duration::from_millis(100)))?;
+            // One turn may leave something for the next.
+            if !self.turn()? {
+                self.fleet.wait(left.min(Duration::from_millis(100)))?;
+            }
             self.record();
         }
     }
 
-    fn turn(&mut self) -> io::Result<()> {
+    /// True when something came.
+    fn turn(&mut self) -> io::Result<bool> {
         let (protocol, share) = (&self.plan.server.manners.protocol, self.share);
         self.fleet.poll(|index, news, faults| {
             let News::Reply(reply) = news else { return };
@@ -344,8 +347,7 @@ impl<'a> Idle<'a> {
                     faults.explain(|| format!("connection {connection}: {other:?}"));
                 }
             }
-        })?;
-        Ok(())
+        })
     }
 }
 

@@ -76,6 +76,20 @@ pub struct Baselines {
     pub uring_as_served: Option<Spread>,
 }
 
+impl Baselines {
+    /// What to say when the loops before a run and `after` it differ by over 10 %.
+    pub fn drift(&self, after: &Self) -> Option<String> {
+        drift("send(2)", &self.send, &after.send)
+    }
+}
+
+/// The same of any bare loop.
+pub fn drift(name: &str, before: &Spread, after: &Spread) -> Option<String> {
+    let drift = after.median / before.median;
+    (!(0.9..=1.1).contains(&drift))
+        .then(|| format!("the bare {name} loop drifted to {drift:.2} × during the run"))
+}
+
 /// Runs the loops and puts them into the report.
 pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
     let baselines = measure(plan)?;

@@ -23,8 +23,9 @@ use crate::scenario::traffic::{Ended, Event, Mark, SETTLE, Standing, Traffic};
 const PATIENCE: Duration = Duration::from_secs(120);
 /// The server is at rest when in so long …
 const REST: Duration = Duration::from_millis(50);
-/// … it ran for less than this.
+/// … it ran for less than this, and this for the pings of each member.
 const RESTING_NS: u64 = 500_000;
+const PINGS_NS: u64 = 50;
 
 /// What to measure.
 pub struct Plan {
@@ -188,13 +189,13 @@ fn go_round(plan: &Plan, mut traffic: Traffic<'_>, is_lost: &AtomicBool) -> io::
 fn round(plan: &Plan, traffic: &mut Traffic<'_>, times: &mut Times) -> io::Result<Round> {
     let members = plan.rooms.members;
     // Having been there.
-    let before = at_rest(traffic)?;
+    let before = at_rest(plan, traffic)?;
     traffic.enter(Phase::Measure)?;
     for _ in 0..plan.missed {
         traffic.publish_everywhere()?;
     }
     traffic.drain()?;
-    let after = at_rest(traffic)?;
+    let after = at_rest(plan, traffic)?;
     // A comeback that missed nothing.
     away(traffic, 0..members)?;
     let plain = come_back(plan, traffic, &mut Times::new())?;
@@ -221,15 +222,15 @@ fn round(plan: &Plan, traffic: &mut Traffic<'_>, times: &mut Times) -> io::Resul
 }
 
 /// Waits until the server does nothing, and reads everything then.
-fn at_rest(traffic: &mut Traffic<'_>) -> io::Result<Mark> {
-    let began = Instant::now();
+fn at_rest(plan: &Plan, traffic: &mut Traffic<'_>) -> io::Result<Mark> {
+    let (began, members) = (Instant::now(), plan.rooms.members as u64);
     traffic.rest(REST)?;
     let mut last = traffic.mark()?;
     // The leading thread sees it for all.
     while traffic.leads() {
         traffic.rest(REST)?;
         let now = traffic.mark()?;
-        if now.server_ns.saturating_sub(last.server_ns) < RESTING_NS {
+        if now.server_ns.saturating_sub(last.server_ns) < RESTING_NS + members * PINGS_NS {
             break;
         }
         if began.elapsed() > PATIENCE {
@@ -260,7 +261,7 @@ fn come_back(plan: &Plan, traffic: &mut Traffic<'_>, times: &mut Times) -> io::R
     if let Some(events) = &mut traffic.room.events {
         events.clear();
     }
-    let before = at_rest(traffic)?;
+    let before = at_rest(plan, traffic)?;
     traffic.enter(Phase::Measure)?;
     let began = Instant::now();
     let members = traffic.share.of(plan.rooms.members);
@@ -300,7 +301,7 @@ fn come_back(plan: &Plan, traffic: &mut Traffic<'_>, times: &mut Times) -> io::R
     })?;
     traffic.drain()?;
     let seconds = began.elapsed().as_secs_f64();
-    let after = at_rest(traffic)?;
+    let after = at_rest(plan, traffic)?;
     Ok(Comeback {
         seconds,
         server_ns: after.server_ns.saturating_sub(before.server_ns) as f64,

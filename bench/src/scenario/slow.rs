@@ -73,6 +73,16 @@ pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
     report.figure("healthy_p99_ratio", ratio, "×", "with over without");
     report.figure("healthy_lost", measured.lost() as f64, "", "deliveries");
     report.figure("slow_cut", cut as f64, "", "slow members the server cut");
+    let seconds = report.series.iter().flat_map(|series| &series.seconds);
+    if let Some(most) = seconds.filter_map(|second| second.server_pss).max() {
+        let note = "at most, read once a second";
+        report.figure(
+            "server_pss_most",
+            most as f64 / f64::from(1 << 20),
+            "MiB",
+            note,
+        );
+    }
     if !server.pids.is_empty() {
         let each = (after.pss as f64 - memory.pss as f64) / plan.slow.max(1) as f64;
         let note = "growth of the server's PSS a slow member";

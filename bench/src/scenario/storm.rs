@@ -15,7 +15,7 @@ use crate::client::fleet::Stage;
 use crate::measure::histogram::{Spread, Times};
 use crate::measure::series::Phase;
 use crate::report::Report;
-use crate::scenario::limit::upgrade;
+use crate::scenario::limit::{self, upgrade};
 use crate::scenario::traffic::{Ended, Event, Standing, Traffic};
 use crate::scenario::{Random, Rooms};
 
@@ -59,10 +59,12 @@ struct Part {
 
 /// Runs it and fills the report.
 pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
-    let bare = plan.limit.as_ref().map(upgrade::measure).transpose()?;
+    let bare = || plan.limit.as_ref().map(upgrade::measure).transpose();
+    let before = bare()?;
     let rooms = &plan.rooms;
     let server = &rooms.server;
     let parts = rooms.on_each_thread(|traffic| storms(plan, traffic))?;
+    let after = bare()?;
     let (mut rounds, mut handshakes, mut ends) = (Vec::<Round>::new(), Times::new(), Vec::new());
     for part in parts {
         match rounds.is_empty() {
@@ -109,10 +111,14 @@ pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
         );
         let note = "CPU of the server a connection: end, accept, upgrade, join";
         report.spread("server_us_per_connection", &each, "µs", note);
-        if let Some(bare) = &bare {
+        if let (Some(before), Some(after)) = (&before, &after) {
+            report
+                .remarks
+                .extend(limit::drift("accept-and-upgrade", before, after));
+            let bare = Spread::of(&[&before.runs[..], &after.runs].concat());
             report.spread(
                 "bare_us_per_connection",
-                bare,
+                &bare,
                 "µs",
                 "accept, read, answer, close",
             );

@@ -140,8 +140,15 @@ fn restrict(plan: &mut Plan, only: &[String]) -> Result<(), Failure> {
     if plan.scenario.iter().any(|s| named(&s.name)) {
         plan.scenario.retain(|s| named(&s.name));
     }
+    // Servers that are compared with each other are measured in one round.
+    let partners = |name: &str| {
+        let mut rounds = plan.scenario.iter().filter(|s| s.mode == Mode::Round);
+        rounds.any(|s| s.is_for(name) && only.iter().any(|o| s.is_for(o)))
+    };
     if servers.iter().any(named) {
-        plan.server.retain(|s| named(&s.name));
+        let kept: Vec<bool> = servers.iter().map(|s| named(s) || partners(s)).collect();
+        let mut kept = kept.into_iter();
+        plan.server.retain(|_| kept.next().unwrap_or_default());
     }
     let servers: Vec<&str> = plan.server.iter().map(|s| s.name.as_str()).collect();
     plan.scenario
@@ -267,7 +274,10 @@ impl<'a> Conductor<'a> {
                 .collect();
             let same_mode = scenario.mode == Mode::Any || !round_trip::differ(&trips);
             runs.iter_mut().for_each(|run| run.same_mode = same_mode);
-            if same_mode || !self.args.same_mode || repeat == self.args.repeats {
+            // What was lost is not repeated away.
+            let fault = |run: &Run| matches!(run.code, EXIT_FAULTS | EXIT_ENVIRONMENT);
+            let is_final = same_mode || repeat == self.args.repeats || runs.iter().any(fault);
+            if is_final || !self.args.same_mode {
                 return Ok(runs);
             }
             repeat += 1;

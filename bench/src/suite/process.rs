@@ -69,11 +69,17 @@ impl<'a> Server<'a> {
     /// # Errors
     /// When something else has its port, it ends, or it is not ready in time.
     pub fn start(plan: &'a ServerPlan, watch: &Watch, log: PathBuf) -> Result<Self, Halt> {
-        if takes_connections(plan) {
-            return fail(format!(
-                "{}: something else listens on {}",
-                plan.name, plan.ready
-            ));
+        // The kernel takes down a ring, and the listener it accepts on, some time after its process is gone.
+        let deadline = Instant::now() + FREE_PATIENCE;
+        while takes_connections(plan) {
+            if Instant::now() >= deadline {
+                return fail(format!(
+                    "{}: something else listens on {}",
+                    plan.name, plan.ready
+                ));
+            }
+            watch.check()?;
+            std::thread::sleep(TRY_EACH);
         }
         let out = File::create(&log)?;
         let (errors, out) = (out.try_clone()?, out);
@@ -169,18 +175,6 @@ impl<'a> Server<'a> {
             remarks.push(format!(
                 "{name}: left {left} processes behind, which were killed"
             ));
-        }
-        // The kernel takes down a ring, and the listener it accepts on, some time after its process is gone.
-        let deadline = Instant::now() + FREE_PATIENCE;
-        while takes_connections(self.plan) {
-            if Instant::now() >= deadline {
-                return fail(format!(
-                    "{name}: {} still takes connections",
-                    self.plan.ready
-                ));
-            }
-            watch.check()?;
-            std::thread::sleep(TRY_EACH);
         }
         Ok(remarks)
     }

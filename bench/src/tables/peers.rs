@@ -127,7 +127,8 @@ fn row(
 
 fn words(spread: &Spread) -> String {
     let (min, max) = (short(spread.min), short(spread.max));
-    format!("{} [{min}–{max}]", short(spread.median))
+    let runs = spread.runs.len();
+    format!("{} [{min}–{max}], {runs} runs", short(spread.median))
 }
 
 #[cfg(test)]
@@ -158,9 +159,10 @@ mod tests {
         ]);
         let table = table(&runs);
         for expected in [
-            "| **Ringway** | 1.00 [1.00–1.00] | 1.00 | 0.0800 [0.0800–0.0800] | 1.00 | 12.5 [12.5–12.5] | 1.00 | \
-             130 [130–130] | 1.00 |",
-            "| nats | 2.40 [2.40–2.40] | 2.40 | 0.250 [0.240–0.260] | 3.12 | 4.00 [4.00–4.00] | 0.320 | – | – |",
+            "| **Ringway** | 1.00 [1.00–1.00], 1 runs | 1.00 | 0.0800 [0.0800–0.0800], 1 runs | 1.00 | \
+             12.5 [12.5–12.5], 1 runs | 1.00 | 130 [130–130], 1 runs | 1.00 |",
+            "| nats | 2.40 [2.40–2.40], 1 runs | 2.40 | 0.250 [0.240–0.260], 2 runs | 3.12 | \
+             4.00 [4.00–4.00], 2 runs | 0.320 | – | – |",
             "| ws (**missing**: there was no run) | – | – | – | – | – | – | – | – |",
             "| uWebSockets, C++ (carried over) | 1.13 | 1.13 | 0.0820 | 1.02 | 12.2 | 0.976 | 507 | 3.90 |",
         ] {

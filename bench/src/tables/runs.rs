@@ -92,6 +92,11 @@ impl Runs {
             .count()
     }
 
+    /// How many there was nothing of: the server did not come up, or was gone.
+    pub fn failed(&self, at: At) -> usize {
+        self.at(at).filter(|(place, _)| !place.ran).count()
+    }
+
     /// A figure of the runs that count.
     pub fn spread(&self, at: At, key: &str) -> Option<Spread> {
         self.spread_of(at, |report| value(report, key))
@@ -102,11 +107,13 @@ impl Runs {
         spread(self.counted(at).filter_map(|(_, report)| of(report)))
     }
 
-    /// A figure over the same of another scenario or server, round by round; `one_mode`: where both runs saw one state
-    /// of the machine.
+    /// A figure over the same of another scenario or server, round by round, of one build; `one_mode`: where both runs saw
+    /// one state of the machine.
     pub fn over(&self, of: At, base: At, key: &str, one_mode: bool) -> Option<Spread> {
         let ratios = self.counted(of).filter_map(|(place, report)| {
-            let (_, other) = self.counted(base).find(|(p, _)| p.round == place.round)?;
+            let pair =
+                |(p, r): &(&Place, &Report)| p.round == place.round && r.label == report.label;
+            let (_, other) = self.counted(base).find(pair)?;
             let trips = [report.round_trips_taken(), other.round_trips_taken()].concat();
             let (own, other) = (value(report, key)?, value(other, key)?);
             let holds = other != 0.0 && !(one_mode && round_trip::differ(&trips));

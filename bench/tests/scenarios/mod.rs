@@ -276,7 +276,16 @@ fn every_scenario_runs_on_two_threads_and_counts_what_both_did() {
     let (code, report) = run("storm", "/", Misdeed::Forget, &storm);
     assert_eq!((code, kinds(&report)), (2, vec!["lost".to_owned()]));
 
-    let recover = ["--members", "12", "--missed", "24", "--offsets", "4"];
+    let recover = [
+        "--members",
+        "12",
+        "--missed",
+        "24",
+        "--offsets",
+        "4",
+        "--rounds",
+        "1",
+    ];
     let report = assert_verified(run("recover", "/", Misdeed::None, &recover));
     assert_eq!(figure(&report, "recovered"), 180.0);
 

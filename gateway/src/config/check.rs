@@ -1,15 +1,18 @@
 //! From what was typed to what is used: every range and relation is checked here, nowhere later.
 
 mod channels;
+mod tls;
+mod token;
 
 use super::error::ConfigError;
-use super::raw::{Raw, Shards, Token};
+use super::raw::{Raw, Shards};
 use super::source::Origins;
 use super::units::{RawDuration, Size};
 use super::{
     Client, Config, IncomingCpu, Limits, LogConfig, LogFormat, Machine, Modes, Origins as Allowed,
-    ReactorChoice, Shutdown, TokenConfig,
+    ReactorChoice, Shutdown,
 };
+use crate::limit::Limit;
 use std::net::SocketAddr;
 use std::time::Duration;
 
@@ -28,24 +31,6 @@ const FILES_BESIDE_CONNECTIONS: u64 = 256;
 const MESSAGE_BYTES_MAX: u64 = 16 << 20;
 /// A ring of chunks is at least one of the largest.
 const LOG_BYTES_MIN: u64 = 1 << 20;
-/// Claims that cannot name the user.
-const CLAIMS_WITH_A_MEANING: [&str; 15] = [
-    "aud",
-    "bdata",
-    "binfo",
-    "channel",
-    "channels",
-    "client",
-    "exp",
-    "expire_at",
-    "iat",
-    "info",
-    "iss",
-    "jti",
-    "meta",
-    "nbf",
-    "subs",
-];
 /// In `--dev`, the history of channels without a namespace.
 const DEV_HISTORY: (u32, u64) = (100, 600);
 /// In `--dev`, a key of the server API.
@@ -87,7 +72,12 @@ pub fn check(
         ],
     )?;
     let node_name = keys.node_name(raw.node.name, machine)?;
+    let client_limits = keys.client_limits(&raw.limits, &raw.client, modes.dev)?;
+    let proxies = keys.proxies(&raw.proxy_protocol, &raw.client.trusted_proxies)?;
+    let tls = keys.tls(&raw.tls)?;
     let client = keys.client(raw.client)?;
+    // A limit that is only tried takes no room away.
+    let is_tried = client_limits.dry_run.has(Limit::Connections);
     let limits = Limits {
         log_bytes: keys.size(
             "limits.log_bytes",
@@ -111,7 +101,7 @@ pub fn check(
             machine.open_files,
             shards,
             reactor,
-            client.connection_limit,
+            if is_tried { 0 } else { client.connection_limit },
         ),
     };
     let channels = keys.channels(&raw.channel, &limits)?;
@@ -127,9 +117,12 @@ pub fn check(
         dev: modes.dev,
         debug_echo: modes.debug_echo,
         node_name,
+        proxies,
+        tls,
         client,
         channels,
         limits,
+        client_limits,
         shutdown: Shutdown {
             delay: raw.shutdown.delay.0,
             drain: raw.shutdown.drain.0,
@@ -215,12 +208,12 @@ pub fn slots_per_shard(
 }
 
 /// Checks keys, and knows where each was set.
-struct Keys<'a> {
+pub(super) struct Keys<'a> {
     origins: &'a Origins,
 }
 
 impl Keys<'_> {
-    fn refuse(&self, key: &str, problem: impl Into<String>) -> ConfigError {
+    pub(super) fn refuse(&self, key: &str, problem: impl Into<String>) -> ConfigError {
         ConfigError::Key {
             key: key.to_owned(),
             origin: self.origins.of(key),
@@ -229,7 +222,7 @@ impl Keys<'_> {
     }
 
     /// Refuses unless `holds`.
-    fn ensure(
+    pub(super) fn ensure(
         &self,
         holds: bool,
         key: &str,
@@ -242,7 +235,12 @@ impl Keys<'_> {
         }
     }
 
-    fn choice<T: Copy>(&self, key: &str, got: &str, known: &[(&str, T)]) -> Result<T, ConfigError> {
+    pub(super) fn choice<T: Copy>(
+        &self,
+        key: &str,
+        got: &str,
+        known: &[(&str, T)],
+    ) -> Result<T, ConfigError> {
         let found = known
             .iter()
             .find(|(name, _)| *name == got)
@@ -265,12 +263,18 @@ impl Keys<'_> {
     }
 
     /// A size that fits u32, which `most` does.
-    fn size32(&self, key: &str, got: Size, least: u64, most: u64) -> Result<u32, ConfigError> {
+    pub(super) fn size32(
+        &self,
+        key: &str,
+        got: Size,
+        least: u64,
+        most: u64,
+    ) -> Result<u32, ConfigError> {
         self.size(key, got, least, most.min(u64::from(u32::MAX)))
             .map(|size| size as u32)
     }
 
-    fn positive(&self, key: &str, got: RawDuration) -> Result<Duration, ConfigError> {
+    pub(super) fn positive(&self, key: &str, got: RawDuration) -> Result<Duration, ConfigError> {
         self.ensure(!got.0.is_zero(), key, || "got 0, want more than 0".into())?;
         Ok(got.0)
     }
@@ -419,39 +423,6 @@ impl Keys<'_> {
         } else {
             Allowed::List(got)
         })
-    }
-
-    fn token(&self, prefix: &str, raw: &Token) -> Result<TokenConfig, ConfigError> {
-        let claim = &raw.user_id_claim;
-        let plain = claim.bytes().all(|b| b.is_ascii_alphabetic() || b == b'_');
-        self.ensure(plain, &format!("{prefix}.user_id_claim"), || {
-            format!("got {claim:?}, want letters and underscores, or nothing for sub")
-        })?;
-        self.ensure(
-            !CLAIMS_WITH_A_MEANING.contains(&claim.as_str()),
-            &format!("{prefix}.user_id_claim"),
-            || format!("got {claim:?}, which tokens need for something else: want another name"),
-        )?;
-        Ok(TokenConfig {
-            hmac_secret_key: raw.hmac_secret_key.0.clone(),
-            audience: raw.audience.clone(),
-            issuer: raw.issuer.clone(),
-            user_id_claim: claim.clone(),
-        })
-    }
-
-    fn subscription_token(&self, raw: &Token) -> Result<Option<TokenConfig>, ConfigError> {
-        let prefix = "client.subscription_token";
-        if *raw == Token::default() {
-            return Ok(None);
-        }
-        let key = format!("{prefix}.hmac_secret_key");
-        self.ensure(!raw.hmac_secret_key.0.is_empty(), &key, || {
-            format!(
-                "not set, so no subscription token could be checked: set it, or leave {prefix} out"
-            )
-        })?;
-        self.token(prefix, raw).map(Some)
     }
 }
 

@@ -5,14 +5,21 @@
 pub mod check;
 pub mod default;
 pub mod error;
+mod limits;
 pub mod machine;
+pub mod proxy;
 pub mod raw;
 pub mod source;
+pub mod tls;
+pub mod token;
 pub mod units;
 
 pub use error::{ConfigError, Origin};
+pub use limits::{ClientLimits, Rates};
 pub use machine::Machine;
+pub use proxy::{Networks, Proxies};
 pub use source::{Flag, Inputs};
+pub use token::TokenConfig;
 
 use std::net::SocketAddr;
 use std::path::PathBuf;
@@ -71,12 +78,18 @@ pub struct Config {
     pub debug_echo: bool,
     /// This node's name in logs, metrics and `info`.
     pub node_name: String,
+    /// Who tells the addresses of clients.
+    pub proxies: Proxies,
+    /// Certificates of the clients' port; `None`: it speaks no TLS.
+    pub tls: Option<Arc<crate::tls::Certificates>>,
     /// What clients may do.
     pub client: Client,
     /// Options by channel.
     pub channels: Channels,
     /// Derived sizes.
     pub limits: Limits,
+    /// What clients are held to.
+    pub client_limits: ClientLimits,
     /// Draining.
     pub shutdown: Shutdown,
     /// Keys accepted by the server API; empty: the API refuses everything.
@@ -88,7 +101,7 @@ pub struct Config {
 impl Config {
     /// What an operator should know before clients come: one line each.
     pub fn warnings(&self) -> Vec<&'static str> {
-        let no_way_in = self.client.token.hmac_secret_key.is_empty()
+        let no_way_in = !self.client.token.has_keys()
             && !self.client.allow_anonymous_connect_without_token
             && !self.client.insecure;
         let all = [
@@ -102,7 +115,7 @@ impl Config {
             ),
             (
                 no_way_in,
-                "no client can connect: client.token.hmac_secret_key is not set and anonymous connections are off",
+                "no client can connect: client.token has no key (hmac_secret_key, …) and anonymous connections are off",
             ),
             (
                 self.api_keys.is_empty(),
@@ -150,9 +163,12 @@ impl std::fmt::Debug for Config {
             .field("dev", &self.dev)
             .field("debug_echo", &self.debug_echo)
             .field("node_name", &self.node_name)
+            .field("proxies", &self.proxies)
+            .field("tls", &self.tls.is_some())
             .field("client", &self.client)
             .field("channels", &self.channels)
             .field("limits", &self.limits)
+            .field("client_limits", &self.client_limits)
             .field("shutdown", &self.shutdown)
             .field("log", &self.log)
             .finish_non_exhaustive()
@@ -225,37 +241,6 @@ pub enum Origins {
     List(Vec<String>),
 }
 
-/// How tokens are checked. Secrets are never printed.
-#[derive(Clone, Default)]
-pub struct TokenConfig {
-    /// HS256 secret; empty: tokens cannot be checked, so all are refused.
-    pub hmac_secret_key: String,
-    /// Required `aud`, if not empty.
-    pub audience: String,
-    /// Required `iss`, if not empty.
-    pub issuer: String,
-    /// Claim that names the user; empty: `sub`.
-    pub user_id_claim: String,
-}
-
-impl std::fmt::Debug for TokenConfig {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.debug_struct("TokenConfig")
-            .field(
-                "hmac_secret_key",
-                &if self.hmac_secret_key.is_empty() {
-                    ""
-                } else {
-                    "<set>"
-                },
-            )
-            .field("audience", &self.audience)
-            .field("issuer", &self.issuer)
-            .field("user_id_claim", &self.user_id_claim)
-            .finish()
-    }
-}
-
 /// Options of every channel: a namespace by its index, 0 being the one without a name.
 #[derive(Clone, Debug)]
 pub struct Channels {
@@ -275,6 +260,11 @@ impl Channels {
     /// Options by index.
     pub fn options(&self, index: u16) -> &ChannelOptions {
         &self.namespaces[usize::from(index)].1
+    }
+
+    /// Whether publications of some namespace are compressed.
+    pub fn any_compresses(&self) -> bool {
+        self.namespaces.iter().any(|(_, options)| options.compress)
     }
 }
 
@@ -303,6 +293,8 @@ pub struct ChannelOptions {
     pub allow_history_for_subscriber: bool,
     pub allow_history_for_anonymous: bool,
     pub allow_user_limited_channels: bool,
+    /// Publications are compressed for clients that offer permessage-deflate.
+    pub compress: bool,
     pub slow: SlowPolicy,
     /// `skip` without telling the client.
     pub slow_silent: bool,

@@ -4,6 +4,10 @@
 //! Built-in error texts of serde may quote what they got. Secrets and tables of secrets therefore have texts of their own,
 //! see [`Secret`] and `source::plain_words`.
 
+use super::limits::{BURST, RawAddress, RawRates};
+use super::proxy::RawProxyProtocol;
+pub use super::tls::{PemFiles, Tls};
+pub use super::token::Token;
 use super::units::{RawDuration, Size};
 use serde::de::{Deserializer, Error, Unexpected, Visitor};
 use serde::{Deserialize, Serialize};
@@ -23,6 +27,8 @@ pub struct Raw {
     pub node: Node,
     pub internal: Internal,
     pub http_api: HttpApi,
+    pub proxy_protocol: RawProxyProtocol,
+    pub tls: Tls,
     pub client: Client,
     pub channel: Channel,
     pub limits: Limits,
@@ -41,6 +47,8 @@ impl Default for Raw {
             node: Node::default(),
             internal: Internal::default(),
             http_api: HttpApi::default(),
+            proxy_protocol: RawProxyProtocol::default(),
+            tls: Tls::default(),
             client: Client::default(),
             channel: Channel::default(),
             limits: Limits::default(),
@@ -88,6 +96,7 @@ pub struct HttpApi {
 #[allow(missing_docs)]
 pub struct Client {
     pub allowed_origins: Vec<String>,
+    pub trusted_proxies: Vec<String>,
     #[serde(deserialize_with = "switch")]
     pub insecure: bool,
     #[serde(deserialize_with = "switch")]
@@ -105,6 +114,8 @@ pub struct Client {
     pub user_connection_limit: u32,
     #[serde(deserialize_with = "whole")]
     pub connection_limit: u32,
+    #[serde(deserialize_with = "whole")]
+    pub connection_rate_limit: u32,
     pub token: Token,
     pub subscription_token: Token,
 }
@@ -113,6 +124,7 @@ impl Default for Client {
     fn default() -> Client {
         Client {
             allowed_origins: Vec::new(),
+            trusted_proxies: Vec::new(),
             insecure: false,
             allow_anonymous_connect_without_token: false,
             channel_limit: 128,
@@ -125,21 +137,11 @@ impl Default for Client {
             pong_timeout: RawDuration::from_secs(8),
             user_connection_limit: 0,
             connection_limit: 0,
+            connection_rate_limit: 0,
             token: Token::default(),
             subscription_token: Token::default(),
         }
     }
-}
-
-/// `[client.token]` and `[client.subscription_token]`.
-#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-#[allow(missing_docs)]
-pub struct Token {
-    pub hmac_secret_key: Secret,
-    pub audience: String,
-    pub issuer: String,
-    pub user_id_claim: String,
 }
 
 /// `[channel]`.
@@ -250,6 +252,11 @@ pub struct Limits {
     pub log_bytes: Size,
     pub history_bytes: Size,
     pub publication_bytes: Size,
+    pub burst: RawDuration,
+    pub dry_run: Vec<String>,
+    pub address: RawAddress,
+    pub connection: RawRates,
+    pub user: RawRates,
 }
 
 impl Default for Limits {
@@ -258,6 +265,11 @@ impl Default for Limits {
             log_bytes: Size(256 << 20),
             history_bytes: Size(1 << 30),
             publication_bytes: Size(1 << 20),
+            burst: BURST,
+            dry_run: Vec::new(),
+            address: RawAddress::default(),
+            connection: RawRates::default(),
+            user: RawRates::default(),
         }
     }
 }
@@ -393,7 +405,7 @@ pub(super) fn wanted<E: Error>(got: Unexpected<'_>, want: &dyn serde::de::Expect
 }
 
 /// `true` or `false`.
-fn switch<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
+pub(super) fn switch<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
     struct Kind;
     impl Visitor<'_> for Kind {
         type Value = bool;
@@ -411,7 +423,7 @@ fn switch<'de, D: Deserializer<'de>>(from: D) -> Result<bool, D::Error> {
 }
 
 /// A whole number that fits.
-fn whole<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
+pub(super) fn whole<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
     struct Kind;
     impl Visitor<'_> for Kind {
         type Value = u32;
@@ -422,6 +434,24 @@ fn whole<'de, D: Deserializer<'de>>(from: D) -> Result<u32, D::Error> {
             u32::try_from(n).map_err(|_| wanted(Unexpected::Signed(n), &self))
         }
         fn visit_str<E: Error>(self, text: &str) -> Result<u32, E> {
+            Err(wanted(Unexpected::Str(text), &self))
+        }
+    }
+    from.deserialize_any(Kind)
+}
+
+/// Unix seconds.
+pub(super) fn whole_seconds<'de, D: Deserializer<'de>>(from: D) -> Result<u64, D::Error> {
+    struct Kind;
+    impl Visitor<'_> for Kind {
+        type Value = u64;
+        fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("a whole number of seconds since 1970, or 0")
+        }
+        fn visit_i64<E: Error>(self, n: i64) -> Result<u64, E> {
+            u64::try_from(n).map_err(|_| wanted(Unexpected::Signed(n), &self))
+        }
+        fn visit_str<E: Error>(self, text: &str) -> Result<u64, E> {
             Err(wanted(Unexpected::Str(text), &self))
         }
     }

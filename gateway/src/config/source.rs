@@ -23,7 +23,6 @@ pub const DEFAULT_FILE: &str = "/etc/ringway/ringway.toml";
 const LATER: &[&str] = &[
     "admin",
     "nats",
-    "tls",
     "client.tls",
     "internal.tls",
     "history",
@@ -31,7 +30,15 @@ const LATER: &[&str] = &[
 ];
 
 /// The keys that hold lists.
-const LISTS: [&str; 3] = ["cores", "client.allowed_origins", "channel.namespaces"];
+const LISTS: [&str; 7] = [
+    "cores",
+    "proxy_protocol.networks",
+    "client.allowed_origins",
+    "client.trusted_proxies",
+    "channel.namespaces",
+    "limits.dry_run",
+    "tls.certificates",
+];
 
 /// What a start of the program was given.
 #[derive(Clone, Debug)]

@@ -56,6 +56,16 @@ impl Flags {
     pub const EXPIRY_TIMED: Flags = Flags(128);
     /// It has broken the frame format: what it sends from now on cannot be read.
     pub const DEAF: Flags = Flags(256);
+    /// A timer looks whether the message that is cut is whole by then.
+    pub const MESSAGE_TIMED: Flags = Flags(1 << 12);
+    /// No message has been whole since that timer was set.
+    pub const MESSAGE_OLD: Flags = Flags(1 << 11);
+    /// The home of its address has not let it in yet.
+    pub const KNOCKS: Flags = Flags(1 << 15);
+    /// The home of its address refuses it.
+    pub const TURNED_AWAY: Flags = Flags(1 << 14);
+    /// It is beyond the node's limit, which is only tried.
+    pub const NO_PERMIT: Flags = Flags(1 << 13);
     /// What is queued is an HTTP refusal, not a close frame.
     pub const REFUSED: Flags = Flags(32);
 
@@ -85,14 +95,17 @@ pub struct Connection {
     pub encoding: Encoding,
     /// Bits.
     pub flags: Flags,
+    /// permessage-deflate was agreed, and the client inflates with a window of so many bits; 0: it was not.
+    pub window_bits: u8,
     /// Pings without a pong; one that waits to leave included.
     pub pings: u8,
     /// Times in a row that the kernel took nothing.
     pub refusals: u8,
     /// Frames cut by the network.
     pub decoder: Decoder,
-    /// The upgrade request so far.
-    pub head: Option<Box<Vec<u8>>>,
+    /// What waits to be handled: of the upgrade request what has come; after it, commands behind a token that waits for
+    /// its check.
+    pub held: Option<Box<Vec<u8>>>,
     /// Bytes for this connection alone that have not left.
     pub private: Option<Box<Private>>,
     /// What it reads.
@@ -115,10 +128,11 @@ impl Connection {
             phase: Phase::Handshake,
             encoding: Encoding::Json,
             flags: Flags::default(),
+            window_bits: 0,
             pings: 0,
             refusals: 0,
             decoder: Decoder::new(),
-            head: None,
+            held: None,
             private: None,
             subs: SmallVec::new(),
             identity: None,

@@ -6,6 +6,8 @@ pub struct Private {
     bytes: Vec<u8>,
     /// How many have left.
     sent: usize,
+    /// How many of those that wait, at the front, go out as they are although the connection speaks TLS.
+    raw: usize,
     /// How many of those that wait belong to publications: they are not the client's doing and do not count.
     publications: usize,
 }
@@ -23,7 +25,9 @@ impl Private {
 
     /// Bytes that count against `queue_max_size`.
     pub fn counted(&self) -> usize {
-        self.waiting().len().saturating_sub(self.publications)
+        self.waiting()
+            .len()
+            .saturating_sub(self.raw + self.publications)
     }
 
     /// Where whole frames are appended.
@@ -38,9 +42,30 @@ impl Private {
         self.publications += self.bytes.len() - before;
     }
 
+    /// Puts bytes of TLS itself behind others of this kind, before everything else. They do not count.
+    pub fn put_raw(&mut self, bytes: &[u8]) {
+        let at = self.sent + self.raw;
+        self.bytes.splice(at..at, bytes.iter().copied());
+        self.raw += bytes.len();
+    }
+
+    /// How many of the bytes that wait are raw; they are the first.
+    pub fn raw(&self) -> usize {
+        self.raw
+    }
+
+    /// Forgets what is not raw.
+    pub fn drop_all_but_raw(&mut self) {
+        self.bytes.truncate(self.sent + self.raw);
+        self.publications = 0;
+    }
+
     /// `count` bytes have left.
     pub fn advance(&mut self, count: usize) {
         self.sent += count;
+        let raw = self.raw.min(count);
+        self.raw -= raw;
+        let count = count - raw;
         self.publications = self.publications.saturating_sub(count);
         debug_assert!(self.sent <= self.bytes.len());
         // Move the rest to the front now and then, so that a connection that is always a little behind does not grow.
@@ -56,6 +81,7 @@ impl Private {
     pub fn clear(&mut self) {
         self.bytes.clear();
         self.sent = 0;
+        self.raw = 0;
         self.publications = 0;
     }
 

@@ -12,6 +12,7 @@
 
 pub mod admin;
 pub mod api;
+mod keys;
 pub mod metrics;
 pub mod peers;
 
@@ -61,6 +62,8 @@ struct Shared {
     started: Instant,
     idempotency: Mutex<idempotency::Memory>,
     requests: Mutex<metrics::Requests>,
+    /// Fetches of public keys: good, failed.
+    key_fetches: Mutex<[u64; 2]>,
     cpu: Mutex<metrics::process::CpuMeter>,
     /// API requests whose bodies are in memory.
     admission: Semaphore,
@@ -78,6 +81,7 @@ impl Control {
             started: Instant::now(),
             idempotency: Mutex::new(idempotency),
             requests: Mutex::default(),
+            key_fetches: Mutex::default(),
             cpu: Mutex::default(),
             admission: Semaphore::new(REQUESTS_MAX),
         }))

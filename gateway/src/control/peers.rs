@@ -9,17 +9,19 @@
 //! * What waits for one shard is bounded by its window: callers wait for room, they do not pile up requests. A shard that
 //!   never answers keeps its window closed, and callers time out.
 
+use super::lock;
 use crate::hub::message::{Message, Request, RequestId, Response};
 use crate::ids::ShardId;
 use crate::mailbox::{BEHIND_PATIENCE, Inbox, Outbox, Waker, acknowledge};
 use crate::protocol::codes::ReplyError;
+use crate::protocol::token::TokenKind;
 use std::collections::HashMap;
 use std::os::fd::OwnedFd;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 use tokio::io::Interest;
 use tokio::io::unix::{AsyncFd, AsyncFdReadyGuard};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::{Instant, timeout_at};
 
 /// How long an answer is waited for. A shard answers within a tick, so this is only reached when something is wrong.
@@ -67,10 +69,12 @@ pub fn shards(links: Vec<Link>, waker: &Waker, eventfd: OwnedFd, homes: Homes) -
         .collect();
     // What waits here holds a part of a window, so it is bounded.
     let (intake, questions) = mpsc::unbounded_channel();
+    let keys_wanted = KeysWanted::default();
     let shards = Shards {
         intake,
         windows,
         homes,
+        keys_wanted: keys_wanted.clone(),
     };
     let sleeper = waker.sleeper();
     (
@@ -82,8 +86,27 @@ pub fn shards(links: Vec<Link>, waker: &Waker, eventfd: OwnedFd, homes: Homes) -
             questions,
             unanswered: HashMap::new(),
             next_id: 0,
+            keys_wanted,
         },
     )
+}
+
+/// The shards that want keys, by the kind of token. What is told while nobody listens is kept.
+#[derive(Clone, Default)]
+struct KeysWanted(Arc<[(Notify, Mutex<Vec<ShardId>>); TokenKind::ALL.len()]>);
+
+impl KeysWanted {
+    fn tell(&self, kind: TokenKind, shard: ShardId) {
+        let (told, shards) = &self.0[kind as usize];
+        lock(shards).push(shard);
+        told.notify_one();
+    }
+
+    async fn take(&self, kind: TokenKind) -> Vec<ShardId> {
+        let (told, shards) = &self.0[kind as usize];
+        told.notified().await;
+        std::mem::take(&mut lock(shards))
+    }
 }
 
 /// Asks shards. Cheap to clone; the driver ends when the last one is dropped.
@@ -92,6 +115,7 @@ pub struct Shards {
     intake: mpsc::UnboundedSender<Question>,
     windows: Arc<[Arc<Semaphore>]>,
     homes: Homes,
+    keys_wanted: KeysWanted,
 }
 
 struct Question {
@@ -126,6 +150,11 @@ impl Shards {
     /// How many shards there are.
     pub fn count(&self) -> usize {
         self.windows.len()
+    }
+
+    /// Waits until shards want a key that they do not have; which do. Each asks again only when it is answered.
+    pub async fn key_wanted(&self, kind: TokenKind) -> Vec<ShardId> {
+        self.keys_wanted.take(kind).await
     }
 
     /// The shard that is home of a channel.
@@ -215,7 +244,8 @@ impl Shards {
 /// Bytes of the window a question takes; `None`: it must get through even when the window is full.
 fn cost(request: &Request) -> Option<u32> {
     let payload = match request {
-        Request::Drain { .. } | Request::Stop => return None,
+        // Keys, too: a shard that is not told never asks again.
+        Request::Drain { .. } | Request::Stop | Request::Keys { .. } => return None,
         Request::Publish { publication, .. } => publication.len(),
         Request::Disconnect { whitelist, .. } => {
             whitelist.iter().map(|client| client.len() + 24).sum()
@@ -234,6 +264,7 @@ pub struct Driver {
     questions: mpsc::UnboundedReceiver<Question>,
     unanswered: HashMap<RequestId, Asker>,
     next_id: RequestId,
+    keys_wanted: KeysWanted,
 }
 
 impl Driver {
@@ -310,14 +341,21 @@ impl Driver {
     }
 
     fn take_answers(&mut self) {
-        for link in &mut self.links {
+        for (shard, link) in self.links.iter_mut().enumerate() {
             while let Some(mut batch) = link.inbox.take() {
                 for message in batch.messages.drain(..) {
-                    if let Message::Response { id, response } = message
-                        && let Some(asker) = self.unanswered.remove(&id)
-                    {
-                        // Nobody listens any more when the caller's patience ended.
-                        let _ = asker.answer.send(*response);
+                    match message {
+                        Message::Response { id, response } => {
+                            if let Some(asker) = self.unanswered.remove(&id) {
+                                // Nobody listens any more when the caller's patience ended.
+                                let _ = asker.answer.send(*response);
+                            }
+                        }
+                        Message::KeyWanted { kind } => {
+                            self.keys_wanted.tell(kind, ShardId(shard as u16));
+                        }
+                        // Between shards.
+                        _ => {}
                     }
                 }
                 link.inbox.recycle(batch);

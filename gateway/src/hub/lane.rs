@@ -1,4 +1,4 @@
-//! A lane: the frames of one channel in one encoding on one shard, and the members that read them.
+//! A lane: the frames of one channel in one rendition on one shard, and the members that read them.
 
 use super::backfill::Backfill;
 use super::message::LaneMask;
@@ -66,22 +66,56 @@ impl Member {
     }
 }
 
-/// Which frames a lane holds.
+/// How publications are framed.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct LaneKind {
+pub struct Rendition {
     /// How they are encoded.
     pub encoding: Encoding,
-    /// Frames without an offset (join, leave) rather than publications.
-    pub sideband: bool,
+    /// Those that are worth it are compressed (permessage-deflate).
+    pub deflated: bool,
+}
+
+impl Rendition {
+    /// How many there are.
+    pub const COUNT: usize = 2 * Encoding::COUNT;
+
+    /// A number below [`Rendition::COUNT`].
+    pub fn index(self) -> usize {
+        self.encoding as usize + if self.deflated { Encoding::COUNT } else { 0 }
+    }
+
+    /// Each, in the order of its number: a plain one before the deflated one of the same encoding.
+    pub fn all() -> impl Iterator<Item = Self> {
+        [false, true]
+            .into_iter()
+            .flat_map(|deflated| Encoding::ALL.map(|encoding| Self { encoding, deflated }))
+    }
+}
+
+/// Which frames a lane holds.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum LaneKind {
+    /// Publications.
+    Publications(Rendition),
+    /// Frames without an offset: join, leave. They are small, and never compressed.
+    Sideband(Encoding),
 }
 
 impl LaneKind {
     /// Lanes a view can have.
-    pub const COUNT: usize = 2 * Encoding::COUNT;
+    pub const COUNT: usize = Rendition::COUNT + Encoding::COUNT;
 
     /// A number below [`LaneKind::COUNT`].
     pub fn index(self) -> usize {
-        self.encoding as usize + if self.sideband { Encoding::COUNT } else { 0 }
+        match self {
+            Self::Publications(rendition) => rendition.index(),
+            Self::Sideband(encoding) => Rendition::COUNT + encoding as usize,
+        }
+    }
+
+    /// Whether it holds publications.
+    pub fn is_publications(self) -> bool {
+        matches!(self, Self::Publications(_))
     }
 
     /// As one bit.

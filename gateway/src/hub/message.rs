@@ -1,9 +1,12 @@
 //! What shards and the control thread say to each other. Bytes of a message stand in its batch ([`Span`]); between two
 //! threads the order is FIFO.
 
+use super::lane::Rendition;
 use crate::ids::{ClientId, Token};
+use crate::limit::{Report, Verdict};
 use crate::protocol::centrifuge::Encoding;
 use crate::protocol::codes::ReplyError;
+use crate::protocol::token::{KeySet, TokenKind};
 use std::sync::Arc;
 
 /// A range of bytes in the batch that carries the message.
@@ -94,6 +97,15 @@ pub enum Request {
         code: u16,
         /// Plain words, at most 32 bytes.
         reason: String,
+    },
+    /// To every shard: what the endpoint of a key set gave. → `Done`.
+    Keys {
+        /// Of the keys of which tokens.
+        kind: TokenKind,
+        /// The keys; `None`: they could not be had.
+        keys: Option<Arc<KeySet>>,
+        /// Whether it answers [`Message::KeyWanted`]: an id that is not among them names no key.
+        answers: bool,
     },
     /// To every shard. → `Channels`.
     Channels,
@@ -309,8 +321,9 @@ pub enum Message {
         view: u32,
         /// Its life.
         generation: u32,
-        /// In which encoding.
-        encoding: Encoding,
+        /// For which lane. Records come plain for a deflated one, too: they are for few, and the first of them goes into a
+        /// reply.
+        rendition: Rendition,
         /// Everything after this offset,
         from: u64,
         /// but at most about this many bytes.
@@ -337,8 +350,8 @@ pub enum Message {
         offset: u64,
         /// The offset before it.
         prev: u64,
-        /// Whole frames by encoding; an empty one was not asked for.
-        frames: [Span; Encoding::COUNT],
+        /// Whole frames by rendition; an empty one was not asked for.
+        frames: [Span; Rendition::COUNT],
         /// It goes to those who asked for join and leave.
         sideband: bool,
         /// Its data is not JSON, so it cannot be given to JSON members.
@@ -359,8 +372,8 @@ pub enum Message {
         view: u32,
         /// Its life.
         generation: u32,
-        /// In which encoding.
-        encoding: Encoding,
+        /// For which lane.
+        rendition: Rendition,
         /// The frames are all of `(from, upto]`. May lie below what was asked for.
         from: u64,
         /// The newest offset in it.
@@ -413,12 +426,47 @@ pub enum Message {
         /// Let in.
         admitted: bool,
     },
+    /// A connection has come from an address (its keyed hash) whose home is asked to let it in. Answered by `Knocked`.
+    Knock {
+        /// The address.
+        address: u64,
+        /// Who waits.
+        token: Token,
+    },
+    /// The address' home has decided.
+    Knocked {
+        /// The address.
+        address: u64,
+        /// Who waits.
+        token: Token,
+        /// How.
+        verdict: Verdict,
+    },
+    /// A connection that its address' home has counted is over.
+    AddressLeft {
+        /// The address.
+        address: u64,
+    },
+    /// What a user has done on a shard, for the user's home. Answered by `UserPaced`.
+    UserSpent(Report),
+    /// What a user has done on all shards: for how long it counts, see [`crate::limit::Meters::raise`].
+    UserPaced {
+        /// The keyed hash of the user.
+        user: u64,
+        /// Nanoseconds.
+        ahead: [u64; 3],
+    },
     /// The control thread asks.
     Request {
         /// To be given back.
         id: RequestId,
         /// What.
         request: Box<Request>,
+    },
+    /// To the control thread: a token names a key that is not in the key set. Answered by [`Request::Keys`], once.
+    KeyWanted {
+        /// Of which tokens.
+        kind: TokenKind,
     },
     /// The control thread is answered.
     Response {

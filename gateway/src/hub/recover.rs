@@ -4,14 +4,13 @@
 //! that it is gone, or that it is not JSON. So whoever waits moves with every answer.
 
 use super::backfill::{Backfill, Start};
-use super::lane::LaneKind;
+use super::lane::{LaneKind, Rendition};
 use super::links::{Links, put};
 use super::message::{ChannelRef, Message};
 use super::view::Hub;
 use crate::config::Config;
 use crate::ids::Token;
 use crate::log::Pool;
-use crate::protocol::centrifuge::Encoding;
 
 /// A backfill may hold four times this, or four times `lag.bytes`, before its front goes.
 const BACKFILL_BYTES: u64 = 256 * 1024;
@@ -141,7 +140,8 @@ impl Hub {
             let Some(lane) = self.lanes.get_mut(index) else {
                 continue;
             };
-            let Some(extras) = &mut lane.extras else {
+            let (Some(extras), LaneKind::Publications(rendition)) = (&mut lane.extras, lane.kind)
+            else {
                 continue;
             };
             let Some(from) = extras.wanted.take() else {
@@ -160,7 +160,7 @@ impl Hub {
                 },
                 view: lane.view,
                 generation: view.generation,
-                encoding: lane.kind.encoding,
+                rendition,
                 from,
                 limit_bytes: piece_bytes(&self.config, view.namespace),
             });
@@ -194,10 +194,7 @@ impl Hub {
         };
         waiters.extend(view.waiting.take().into_iter().flat_map(|w| *w));
         let (namespace, top) = (view.namespace, view.top);
-        let kind = LaneKind {
-            encoding: piece.encoding,
-            sideband: false,
-        };
+        let kind = LaneKind::Publications(piece.rendition);
         // Else it has missed what the home has dropped, and its next top is not known yet.
         let is_attached = self.is_attached(piece.view, kind.mask());
         debug_assert!(
@@ -309,7 +306,7 @@ fn piece_bytes(config: &Config, namespace: u16) -> u32 {
 pub struct Piece<'a> {
     pub view: u32,
     pub generation: u32,
-    pub encoding: Encoding,
+    pub rendition: Rendition,
     pub from: u64,
     pub upto: u64,
     pub floor: u64,

@@ -2,7 +2,7 @@
 
 use super::backfill::KEEP_MILLIS;
 use super::keys::Keys;
-use super::lane::{Lane, LaneKind, Member};
+use super::lane::{Lane, LaneKind, Member, Rendition};
 use super::links::Links;
 use super::message::{LaneMask, Message, Span};
 use crate::config::{Config, SlowPolicy};
@@ -69,10 +69,10 @@ pub enum Appended {
         /// The view.
         view: u32,
     },
-    /// The publication is not JSON: the members of this lane cannot have it.
+    /// The publication is not JSON: the members that read JSON cannot have it.
     NotJson {
-        /// The lane.
-        lane: u32,
+        /// The view.
+        view: u32,
     },
 }
 
@@ -257,6 +257,13 @@ impl Hub {
         (lane != NO_LANE).then_some(lane)
     }
 
+    /// The members of a view that read publications in JSON.
+    pub fn json_members(&self, view: u32) -> impl Iterator<Item = u32> + '_ {
+        let json = Rendition::all().filter(|rendition| rendition.encoding == Encoding::Json);
+        json.filter_map(move |rendition| self.lane_of(view, LaneKind::Publications(rendition)))
+            .flat_map(|lane| self.lanes[lane].members.iter().map(|member| member.slot))
+    }
+
     /// Lanes of a view.
     pub fn lanes_of(&self, view: u32) -> impl Iterator<Item = u32> + '_ {
         self.views[view]
@@ -344,7 +351,7 @@ impl Hub {
         index: u32,
         generation: u32,
         (prev, offset): (u64, u64),
-        frames: [Span; Encoding::COUNT],
+        frames: [Span; Rendition::COUNT],
         sideband: bool,
         not_json: bool,
         key: Span,
@@ -371,8 +378,13 @@ impl Hub {
         let namespace = view.namespace;
         let lanes = view.lanes;
         let mut outcome = Appended::Done;
-        for encoding in Encoding::ALL {
-            let lane = lanes[LaneKind { encoding, sideband }.index()];
+        for rendition in Rendition::all() {
+            let kind = match sideband {
+                false => LaneKind::Publications(rendition),
+                true if rendition.deflated => break,
+                true => LaneKind::Sideband(rendition.encoding),
+            };
+            let lane = lanes[kind.index()];
             if lane == NO_LANE {
                 continue;
             }
@@ -381,10 +393,10 @@ impl Hub {
                 self.lanes[lane].unjoin_backfills();
                 continue;
             }
-            let frame = frames[encoding as usize].of(bytes);
+            let frame = frames[rendition.index()].of(bytes);
             if frame.is_empty() {
-                if not_json && encoding == Encoding::Json {
-                    outcome = Appended::NotJson { lane };
+                if not_json && rendition.encoding == Encoding::Json {
+                    outcome = Appended::NotJson { view: index };
                 }
                 continue;
             }
@@ -396,7 +408,7 @@ impl Hub {
     fn append(&mut self, index: u32, namespace: u16, frame: &[u8], key: &[u8], now_millis: u64) {
         let options = &self.config.channels.namespaces[usize::from(namespace)].1;
         let lane = &mut self.lanes[index];
-        if options.slow == SlowPolicy::Latest && !lane.kind.sideband {
+        if options.slow == SlowPolicy::Latest && lane.kind.is_publications() {
             let extras = lane.extras.get_or_insert_default();
             let latest = extras.latest.get_or_insert_default();
             latest.put(key, lane.head, frame);

@@ -1,4 +1,4 @@
-//! Signals: SIGTERM and SIGINT stop the node, SIGHUP is reserved for reloading.
+//! Signals: SIGTERM and SIGINT stop the node, SIGHUP reads again what can be read again.
 
 use tokio::signal::unix::{Signal, SignalKind, signal};
 
@@ -23,14 +23,14 @@ impl Signals {
         })
     }
 
-    /// Waits for the next request to stop.
-    pub async fn stop(&mut self) {
+    /// Waits for the next request to stop. Those to reload that come before it are passed on.
+    pub async fn stop(&mut self, reload: impl Fn()) {
         loop {
             let name = tokio::select! {
                 _ = self.terminate.recv() => "SIGTERM",
                 _ = self.interrupt.recv() => "SIGINT",
                 _ = self.hangup.recv() => {
-                    tracing::warn!("SIGHUP: reloading the configuration is not supported yet; restart the node");
+                    reload();
                     continue;
                 }
             };

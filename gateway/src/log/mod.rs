@@ -104,8 +104,8 @@ impl Log {
         chunk.end()
     }
 
-    /// The last chunk has room for a frame of `len` bytes afterwards. Each new one is twice as large as the one that is full,
-    /// so that a quiet channel holds 512 B and a hot one 64 KiB. At first the full one is moved into the new one: then a
+    /// The last chunk has room for a frame of `len` bytes afterwards. Each new one is twice as large as the one that was full
+    /// within a second, so that a quiet channel's are 512 B and a hot one's 64 KiB. At first the full one is moved into the new one: then a
     /// burst lies in one piece, and goes to every member as it lies, at the price of one copy a shard.
     fn make_room(&mut self, pool: &mut Pool, lane: u32, head: u64, len: usize, now_millis: u64) {
         let Some(last) = self.chunks.back_mut() else {
@@ -125,7 +125,8 @@ impl Log {
             pool.give_chunk(std::mem::replace(&mut last.bytes, bytes));
             return;
         }
-        self.open_chunk(pool, lane, head, doubled.max(len), now_millis);
+        let wanted = if is_young { doubled } else { CHUNK_MIN };
+        self.open_chunk(pool, lane, head, wanted.max(len), now_millis);
     }
 
     fn open_chunk(&mut self, pool: &mut Pool, lane: u32, start: u64, wanted: usize, now: u64) {
@@ -360,7 +361,7 @@ mod tests {
         let (mut pool, mut log, head, _) = filled(&[10]);
         log.append(&mut pool, 0, head, &frame(10), 1 + CHUNK_SPAN_MILLIS);
         let sizes: Vec<_> = log.chunks.iter().map(|c| c.bytes.len()).collect();
-        assert_eq!(sizes, [512, 1024]);
+        assert_eq!(sizes, [512, 512]);
     }
 
     #[test]

@@ -98,6 +98,8 @@ impl Disconnect {
     pub const WS_UNSUPPORTED: Self = disconnect(1003, "unsupported data");
     /// 1007: invalid UTF-8.
     pub const WS_INVALID_UTF8: Self = disconnect(1007, "invalid utf-8");
+    /// 1007: a compressed message that is none.
+    pub const WS_INVALID_DEFLATE: Self = disconnect(1007, "invalid compressed data");
     /// 1009: message over the limit.
     pub const WS_TOO_BIG: Self = disconnect(1009, "message too big");
     /// 3001

@@ -5,11 +5,14 @@
 //! way.
 
 mod answer;
+mod forwarded;
 mod origin;
 
 pub use answer::{Refusal, accept_key, write_refusal, write_switching};
+pub use forwarded::{FORWARDED_LINES, forwarded_for};
 pub use origin::origin_allowed;
 
+use crate::protocol::websocket::DeflateOffer;
 use base64::Engine;
 use base64::engine::general_purpose::{GeneralPurpose, GeneralPurposeConfig};
 use std::mem::MaybeUninit;
@@ -43,12 +46,12 @@ pub struct UpgradeRequest<'a> {
     pub offers_protobuf: bool,
     /// [`SUBPROTOCOL_JSON`] was among the offers.
     pub offers_json: bool,
-    /// The first `Sec-WebSocket-Extensions` line, as typed.
-    pub extensions: Option<&'a str>,
+    /// The first offer of permessage-deflate that can be accepted, of all `Sec-WebSocket-Extensions` lines.
+    pub deflate: Option<DeflateOffer>,
     /// `User-Agent`, unless it is not UTF-8.
     pub user_agent: Option<&'a str>,
-    /// The last `X-Forwarded-For` line, as typed: its last element is what the nearest proxy saw.
-    pub x_forwarded_for: Option<&'a str>,
+    /// The last lines of `X-Forwarded-For`, as typed, those that are missing in front. See [`forwarded_for`].
+    pub x_forwarded_for: [&'a str; FORWARDED_LINES],
 }
 
 /// Reads an upgrade request for any path. See [`parse_upgrade_at`].
@@ -120,7 +123,7 @@ pub fn parse_upgrade_at(
         key,
         offers_protobuf: headers.offers_protobuf,
         offers_json: headers.offers_json,
-        extensions: headers.extensions,
+        deflate: headers.deflate,
         user_agent: headers.user_agent,
         x_forwarded_for: headers.x_forwarded_for,
     };
@@ -164,9 +167,9 @@ struct Headers<'a> {
     origin: Option<&'a str>,
     offers_protobuf: bool,
     offers_json: bool,
-    extensions: Option<&'a str>,
+    deflate: Option<DeflateOffer>,
     user_agent: Option<&'a str>,
-    x_forwarded_for: Option<&'a str>,
+    x_forwarded_for: [&'a str; FORWARDED_LINES],
 }
 
 impl<'a> Headers<'a> {
@@ -201,7 +204,10 @@ impl<'a> Headers<'a> {
             }
             10 if is("User-Agent") => self.user_agent = std::str::from_utf8(line.value).ok(),
             14 if is("Content-Length") => self.has_body |= text(line)? != "0",
-            15 if is("X-Forwarded-For") => self.x_forwarded_for = Some(text(line)?),
+            15 if is("X-Forwarded-For") => {
+                self.x_forwarded_for.rotate_left(1);
+                self.x_forwarded_for[FORWARDED_LINES - 1] = text(line)?;
+            }
             17 if is("Transfer-Encoding") => self.has_body = true,
             17 if is("Sec-WebSocket-Key") => self.key.see(text(line)?),
             21 if is("Sec-WebSocket-Version") => self.version.see(text(line)?),
@@ -213,7 +219,7 @@ impl<'a> Headers<'a> {
             }
             24 if is("Sec-WebSocket-Extensions") => {
                 let value = text(line)?;
-                self.extensions = self.extensions.or((!value.is_empty()).then_some(value));
+                self.deflate = self.deflate.or_else(|| DeflateOffer::first(value));
             }
             _ => {}
         }
@@ -323,9 +329,9 @@ mod tests {
                 key: "dGhlIHNhbXBsZSBub25jZQ==",
                 offers_protobuf: false,
                 offers_json: false,
-                extensions: None,
+                deflate: None,
                 user_agent: None,
-                x_forwarded_for: None,
+                x_forwarded_for: [""; FORWARDED_LINES],
             }
         );
     }
@@ -342,12 +348,15 @@ mod tests {
         let request = accepted(&text);
         assert_eq!(request.origin, Some("https://app.example.com"));
         assert_eq!(
-            request.extensions,
-            Some("permessage-deflate; client_max_window_bits")
+            request.deflate,
+            DeflateOffer::first("permessage-deflate; client_max_window_bits")
         );
         assert!(request.offers_protobuf && request.offers_json);
         assert_eq!(request.user_agent, Some("Mozilla/5.0"));
-        assert_eq!(request.x_forwarded_for, Some("203.0.113.7, 10.0.0.2"));
+        assert_eq!(
+            request.x_forwarded_for,
+            ["", "", "10.0.0.1", "203.0.113.7, 10.0.0.2"]
+        );
     }
 
     #[test]

@@ -3,5 +3,6 @@ pub mod centrifuge;
 pub mod channel;
 pub mod codes;
 pub mod http;
+pub mod proxy;
 pub mod token;
 pub mod websocket;

@@ -120,8 +120,8 @@ pub fn listen(address: SocketAddr, cpu: Option<usize>) -> Result<TcpListener, Li
     open().map_err(|source| ListenError::new(address, source))
 }
 
-/// Has the kernel hand over connections when their first bytes are there, or after [`SILENT_SECONDS`]: a shard is woken
-/// once in place of twice for each, and not at all for who only looks whether the port is open.
+/// Has the kernel hand over connections when their first bytes are there, or after a second: a shard is woken
+/// once in place of twice for each, and not at all for who resets it at once.
 ///
 /// # Errors
 /// What the kernel says.

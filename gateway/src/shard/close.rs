@@ -38,16 +38,19 @@ impl Core {
             conn.phase,
             Phase::Greeted | Phase::Open | Phase::Failed | Phase::Echo
         ) {
-            self.no_longer_open();
+            self.no_longer_open(token);
         }
         let Some(conn) = self.conn(token) else { return };
         conn.phase = Phase::Closing;
         self.timers.set(deadline, token, Timer::Closing);
     }
 
-    fn no_longer_open(&mut self) {
+    fn no_longer_open(&mut self, token: Token) {
         self.open -= 1;
-        self.permits.give_back();
+        let conn = self.conn(token);
+        if conn.is_some_and(|c| !c.flags.has(Flags::NO_PERMIT)) {
+            self.permits.give_back();
+        }
     }
 
     /// The peer's close frame has come: the socket goes as soon as ours has left.
@@ -55,7 +58,7 @@ impl Core {
         let Some(conn) = self.conn(token) else { return };
         conn.flags.set(Flags::PEER_CLOSED, true);
         if conn.private.as_ref().is_none_or(|p| p.is_empty()) && conn.phase == Phase::Closing {
-            self.abandon(token, CloseHow::Orderly);
+            self.part(token);
         }
     }
 
@@ -65,6 +68,13 @@ impl Core {
         // An HTTP refusal says `Connection: close`; nobody answers it. Closing with unread bytes would reset the
         // connection, but a request is read to its end before it is refused.
         if conn.flags.has(Flags::PEER_CLOSED) || conn.flags.has(Flags::REFUSED) {
+            self.part(token);
+        }
+    }
+
+    /// All is said and sent. What TLS has to say about it is sent before the socket goes.
+    fn part(&mut self, token: Token) {
+        if !self.says_goodbye(token) {
             self.abandon(token, CloseHow::Orderly);
         }
     }
@@ -81,14 +91,20 @@ impl Core {
                 phase,
                 Phase::Greeted | Phase::Open | Phase::Failed | Phase::Echo
             ) {
-                self.no_longer_open();
+                self.no_longer_open(token);
             }
         }
+        self.no_longer_counted(token.slot);
+        self.meters.forget(token.slot);
+        self.forget_arrival(token);
         self.unblock(token.slot);
         self.was_short.remove(token.slot);
         self.rescan.remove(token.slot);
         let Some(conn) = self.conn(token) else { return };
         let private = conn.private.take();
+        if let Some(tls) = &mut self.tls {
+            tls.forget(token.slot);
+        }
         // From now on the token names nothing: late events are dropped.
         let generation = self.generations[token.slot as usize].wrapping_add(1);
         self.generations[token.slot as usize] = generation;
@@ -103,14 +119,14 @@ impl Core {
     }
 
     /// Ends subscriptions and presence, and forgets who it was.
-    fn leave_all(&mut self, token: Token) {
+    pub(super) fn leave_all(&mut self, token: Token) {
         self.remove_all_subscriptions(token);
         let Some(conn) = self.conn(token) else { return };
         let was_counted = conn.flags.has(Flags::COUNTED);
         conn.flags.set(Flags::COUNTED, false);
         conn.pings = 0;
         conn.pending = None;
-        conn.head = None;
+        conn.held = None;
         if conn.identity.is_none() {
             return;
         }

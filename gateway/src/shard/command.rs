@@ -4,14 +4,44 @@ use super::Core;
 use super::reply::READY_BYTES_MAX;
 use crate::connection::{Phase, TICKETS_MAX};
 use crate::ids::Token;
+use crate::limit::Ruling;
 use crate::protocol::centrifuge::{
-    Command, Method, RefreshResult, reply_ping, reply_refresh, reply_sub_refresh,
+    Command, Commands, Method, RefreshResult, reply_ping, reply_refresh, reply_sub_refresh,
 };
 use crate::protocol::codes::{Disconnect, ReplyError};
 use crate::protocol::token::TokenError;
 use crate::shard::timers::Timer;
 
 impl Core {
+    /// Handles the commands of a payload, up to one whose token waits for its check. `false`: this was the last payload
+    /// that matters.
+    pub(super) fn commands(&mut self, token: Token, payload: &[u8]) -> bool {
+        let Some(encoding) = self.conn(token).map(|c| c.encoding) else {
+            return false;
+        };
+        let mut commands = Commands::new(encoding, payload);
+        loop {
+            let rest = commands.rest();
+            let Some(command) = commands.next() else {
+                return true;
+            };
+            let goes_on = match command {
+                Ok(command) if self.waits_for_check(token, &command) => {
+                    return self.hold(token, rest);
+                }
+                Ok(command) => self.command(token, &command),
+                Err(_) => {
+                    self.stats.frames_invalid += 1;
+                    self.close(token, Disconnect::BAD_REQUEST);
+                    false
+                }
+            };
+            if !goes_on {
+                return self.conn(token).is_some_and(|c| c.phase != Phase::Closing);
+            }
+        }
+    }
+
     /// Handles one command. `false`: ignore the rest of the message.
     pub(super) fn command(&mut self, token: Token, command: &Command<'_>) -> bool {
         let queue_max = self.config.client.queue_max_size as usize;
@@ -68,6 +98,16 @@ impl Core {
             self.refuse(slot, id, ReplyError::TOO_MANY_REQUESTS);
             return true;
         }
+        match self.measure_command(token, &command.method) {
+            Ruling::Goes => {}
+            Ruling::Closed => return false,
+            Ruling::Refused => {
+                if id > 0 {
+                    self.refuse(slot, id, ReplyError::TOO_MANY_REQUESTS);
+                }
+                return true;
+            }
+        }
         match &command.method {
             Method::Subscribe(request) => self.subscribe(token, id, request),
             Method::Unsubscribe(request) => self.unsubscribe(token, id, &request.channel),
@@ -97,11 +137,13 @@ impl Core {
     }
 
     fn refresh(&mut self, token: Token, id: u32, jwt: &str) {
-        let seconds = self.now.unix_seconds();
-        let claims = match self.tokens.connection.verify_connection(jwt, seconds) {
+        let claims = match self.tokens.verify_connection(jwt, self.now) {
             Ok(claims) => claims,
             Err(TokenError::Expired) => return self.close(token, Disconnect::EXPIRED),
-            Err(TokenError::Invalid(_)) => return self.close(token, Disconnect::INVALID_TOKEN),
+            Err(TokenError::Unavailable) => {
+                return self.refuse(token.slot, id, ReplyError::INTERNAL);
+            }
+            Err(_) => return self.close(token, Disconnect::INVALID_TOKEN),
         };
         let Some(identity) = self.conn(token).and_then(|c| c.identity.as_mut()) else {
             return;
@@ -129,15 +171,9 @@ impl Core {
         let Some((view, _)) = self.subscribed(token, channel) else {
             return self.refuse(token.slot, id, ReplyError::PERMISSION_DENIED);
         };
-        let seconds = self.now.unix_seconds();
-        let claims = match self.tokens.subscription().verify_subscription(jwt, seconds) {
+        let claims = match self.tokens.verify_subscription(jwt, self.now) {
             Ok(claims) => claims,
-            Err(TokenError::Expired) => {
-                return self.refuse(token.slot, id, ReplyError::TOKEN_EXPIRED);
-            }
-            Err(TokenError::Invalid(_)) => {
-                return self.refuse(token.slot, id, ReplyError::PERMISSION_DENIED);
-            }
+            Err(error) => return self.refuse(token.slot, id, refusal_of_subscription(error)),
         };
         if !self.is_for(token, channel, &claims) {
             return self.close(token, Disconnect::INVALID_TOKEN);
@@ -150,5 +186,14 @@ impl Core {
         self.reply(token.slot, |out, encoding| {
             reply_sub_refresh(out, encoding, id, ttl)
         });
+    }
+}
+
+/// What a client is told whose subscription token does not pass.
+pub(super) fn refusal_of_subscription(error: TokenError) -> ReplyError {
+    match error {
+        TokenError::Expired => ReplyError::TOKEN_EXPIRED,
+        TokenError::Unavailable => ReplyError::INTERNAL,
+        TokenError::UnknownKey | TokenError::Invalid(_) => ReplyError::PERMISSION_DENIED,
     }
 }

@@ -10,6 +10,7 @@ use crate::hub::lane::LaneKind;
 use crate::hub::links::put;
 use crate::hub::message::{Message, ReplyTo};
 use crate::ids::{ClientId, Token};
+use crate::limit::Limit;
 use crate::protocol::centrifuge::{
     ConnectRequest, ConnectResult, SubscribeResult, publication_in_frame, reply_connect,
     reply_error,
@@ -38,11 +39,7 @@ impl Core {
             }
             ConnectionClaims::default()
         } else {
-            match self
-                .tokens
-                .connection
-                .verify_connection(&request.token, self.now.unix_seconds())
-            {
+            match self.tokens.verify_connection(&request.token, self.now) {
                 Ok(claims) if claims.user.is_empty() && !allows_anonymous => {
                     self.close(token, Disconnect::PERMISSION_DENIED);
                     return false;
@@ -51,13 +48,18 @@ impl Core {
                 Err(TokenError::Expired) => {
                     return self.fail_connect(token, id, ReplyError::TOKEN_EXPIRED);
                 }
-                Err(TokenError::Invalid(_)) => {
+                Err(TokenError::Unavailable) => {
+                    return self.fail_connect(token, id, ReplyError::INTERNAL);
+                }
+                Err(_) => {
                     self.close(token, Disconnect::INVALID_TOKEN);
                     return false;
                 }
             }
         };
-        if claims.subscriptions.len() > client.channel_limit as usize {
+        if claims.subscriptions.len() > client.channel_limit as usize
+            && self.stats.limits.refuses(Limit::Channels)
+        {
             self.close(token, Disconnect::CHANNEL_LIMIT);
             return false;
         }
@@ -236,13 +238,9 @@ impl Core {
                 .zip(&resolved)
                 .map(|(subscription, resolved)| match *resolved {
                     Resolved::Backfill { number, start, end } => {
-                        let lane = hub.lane_of(
-                            subscription.view,
-                            LaneKind {
-                                encoding,
-                                sideband: false,
-                            },
-                        );
+                        let namespace = hub.views[subscription.view].namespace;
+                        let kind = LaneKind::Publications(self.rendition(token, namespace));
+                        let lane = hub.lane_of(subscription.view, kind);
                         let frame = lane.map(|lane| hub.frame(lane, number, start, end));
                         let name = &hub.views[subscription.view].name;
                         frame

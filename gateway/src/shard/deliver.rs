@@ -2,7 +2,7 @@
 //!
 //! A send carries, in this order: the rest of a frame that was cut, private replies, ranges of logs. When it is one range
 //! in one chunk it goes out from the log as it lies; else it is put together in the scratch, which is free again when the
-//! flush returns.
+//! flush returns. What goes to a client that speaks TLS is sealed from there into a scratch of its own (`tls`).
 //!
 //! Invariants: at most one send a connection a flush; after the flush nothing is under way; a cursor is always at a frame
 //! boundary, and when a send was cut inside a frame the rest of that frame is private.
@@ -10,7 +10,7 @@
 use super::timers::Timer;
 use super::{Ask, Core};
 use crate::config::SlowPolicy;
-use crate::connection::{Flags, Phase, Sub};
+use crate::connection::{Connection, Flags, Phase, Sub};
 use crate::hub::Hub;
 use crate::hub::lane::Member;
 use crate::hub::recover::AtEnd;
@@ -18,6 +18,7 @@ use crate::ids::Token;
 use crate::log::Log;
 use crate::protocol::codes::Disconnect;
 use crate::reactor::{CloseHow, FLUSH_MAX, Reactor, Send};
+use crate::slab::Table;
 use smallvec::SmallVec;
 
 /// Bytes of one send.
@@ -82,6 +83,30 @@ impl Plan {
     }
 }
 
+/// The bytes of a part as they lie in the log, the private bytes or the scratch.
+fn bytes_of<'a>(
+    part: &Part,
+    hub: &'a Hub,
+    conns: &'a Table<Connection>,
+    ranges: &[Range],
+    scratch: &'a [u8],
+) -> &'a [u8] {
+    match part.source {
+        Source::Scratch { start } => &scratch[start..start + part.len],
+        Source::Private => {
+            let private = conns.get(part.slot).and_then(|c| c.private.as_ref());
+            &private.expect("planned from it").waiting()[..part.len]
+        }
+        Source::Log => {
+            let range = ranges[part.first_range];
+            let seen = member(hub, range.lane, range.place);
+            log_of(hub, range.lane, seen)
+                .0
+                .range(range.start, range.end)
+        }
+    }
+}
+
 fn log_of(hub: &Hub, lane: u32, member: Member) -> (&Log, u64) {
     let lane = &hub.lanes[lane];
     match member.backfill() {
@@ -105,9 +130,12 @@ impl Core {
         self.hub
             .sweep(&self.blocked, &mut self.gather, &mut self.findings);
         if !self.gather.is_empty() {
+            self.prepare_sealing();
             self.plan();
+            self.seal();
             self.send(reactor);
             self.settle_sends();
+            self.retire_worn_keys();
         }
         while let Some(lane) = self.findings.swept.pop() {
             self.hub.end_of_lap(lane, self.now.millis);
@@ -217,10 +245,25 @@ impl Core {
             let first_range = ranges.len();
             let mut members = self.gather.members(slot);
             let first = members.next();
-            if first.is_none() || waiting.len() >= cap {
-                if first.is_none() && waiting.is_empty() {
-                    continue;
+            if first.is_none() && waiting.is_empty() {
+                continue;
+            }
+            let is_private = first.is_none() || waiting.len() >= cap;
+            let room_taken = match self.tls {
+                // All is sealed into one scratch.
+                Some(_) => parts.iter().map(|part| part.len).sum(),
+                None if is_private => 0,
+                None => scratch.len(),
+            };
+            if room_taken + cap > SCRATCH_MAX {
+                // The rest comes with the next flush.
+                self.rescan.insert(slot);
+                if self.is_ready.insert(slot) {
+                    self.ready.push_back(slot);
                 }
+                continue;
+            }
+            if is_private {
                 let len = waiting.len().min(cap);
                 parts.push(Part {
                     slot,
@@ -230,14 +273,6 @@ impl Core {
                     first_range,
                     ranges: 0,
                 });
-                continue;
-            }
-            if scratch.len() + cap > SCRATCH_MAX {
-                // The rest comes with the next flush.
-                self.rescan.insert(slot);
-                if self.is_ready.insert(slot) {
-                    self.ready.push_back(slot);
-                }
                 continue;
             }
             let (lane, place) = first.expect("just seen");
@@ -297,30 +332,37 @@ impl Core {
         }
     }
 
+    /// Seals what is planned, where clients speak TLS.
+    fn seal(&mut self) {
+        let Some(tls) = &mut self.tls else { return };
+        let Plan {
+            parts,
+            ranges,
+            scratch,
+            ..
+        } = &self.plan;
+        tls.start_sealing();
+        for part in parts {
+            let bytes = bytes_of(part, &self.hub, &self.conns, ranges, scratch);
+            let private = self.conns.get(part.slot).and_then(|c| c.private.as_ref());
+            tls.seal_part(part.slot, bytes, private.map_or(0, |p| p.raw()));
+        }
+    }
+
     fn send<R: Reactor>(&mut self, reactor: &mut R) {
         let Plan {
             parts,
             ranges,
             scratch,
             taken,
+            ..
         } = &mut self.plan;
         // On the stack, and only as much of it as is sent: the bytes are borrowed, so it cannot be kept.
         let mut sends = SmallVec::<[Send<'_>; FLUSH_MAX]>::new();
-        for part in parts.iter() {
-            let bytes = match part.source {
-                Source::Scratch { start } => &scratch[start..start + part.len],
-                Source::Private => {
-                    let private = self.conns.get(part.slot).and_then(|c| c.private.as_ref());
-                    &private.expect("planned from it").waiting()[..part.len]
-                }
-                Source::Log => {
-                    let range = ranges[part.first_range];
-                    let seen = member(&self.hub, range.lane, range.place);
-                    log_of(&self.hub, range.lane, seen)
-                        .0
-                        .range(range.start, range.end)
-                }
-            };
+        for (at, part) in parts.iter().enumerate() {
+            let sealed = self.tls.as_ref().and_then(|tls| tls.sealed_part(at));
+            let bytes =
+                sealed.unwrap_or_else(|| bytes_of(part, &self.hub, &self.conns, ranges, scratch));
             sends.push(Send {
                 slot: part.slot,
                 bytes,
@@ -331,7 +373,7 @@ impl Core {
             reactor.flush(&sends, &mut self.short);
         }
         taken.clear();
-        taken.extend(parts.iter().map(|part| Ok(part.len)));
+        taken.extend(sends.iter().map(|send| Ok(send.bytes.len())));
         for short in &self.short {
             taken[short.index as usize] = short.taken.map(|n| n as usize).map_err(|e| e.errno);
         }
@@ -343,7 +385,7 @@ impl Core {
             match self.plan.taken[at] {
                 // Below: giving a connection up moves members, and the plan names them by their places.
                 Err(_) => {}
-                Ok(taken) => self.settle_send(&part, taken),
+                Ok(taken) => self.settle_send(at, &part, taken),
             }
         }
         // Members that were gathered but did not fit into the plan are behind still.
@@ -393,9 +435,13 @@ impl Core {
         }
     }
 
-    fn settle_send(&mut self, part: &Part, taken: usize) {
+    fn settle_send(&mut self, at: usize, part: &Part, taken: usize) {
         self.stats.bytes_sent += taken as u64;
-        let mut left = taken;
+        let (planned, rest) = match &mut self.tls {
+            Some(tls) => tls.settle_part(at, part.slot, taken),
+            None => (taken, 0..0),
+        };
+        let mut left = planned;
         let Some(conn) = self.conns.get_mut(part.slot) else {
             return;
         };
@@ -432,11 +478,13 @@ impl Core {
                 left = 0;
                 self.keep_rest(part.slot, &range, cut)
             };
-            let off = u64::from(crate::planted!(CursorOffByOne) && taken < part.len);
+            let off = u64::from(crate::planted!(CursorOffByOne) && planned < part.len);
             self.hub.lanes[range.lane].members[range.place as usize].cursor = cursor + off;
         }
         let token = self.token(part.slot);
-        if taken < part.len {
+        let is_cut = planned < part.len || !rest.is_empty();
+        self.keep_sealed_rest(part.slot, rest);
+        if is_cut {
             return self.block(token, taken);
         }
         let Some(conn) = self.conns.get_mut(part.slot) else {
@@ -526,7 +574,7 @@ impl Core {
             return;
         };
         let lane = &self.hub.lanes[lane_index];
-        let (view, is_sideband) = (lane.view, lane.kind.sideband);
+        let (view, is_sideband) = (lane.view, !lane.kind.is_publications());
         let seen = lane.members[sub.place() as usize];
         let token = self.token(slot);
         if seen.backfill().is_some() {

@@ -102,9 +102,13 @@ impl Core {
         }
     }
 
-    pub(super) fn respond(&mut self, id: RequestId, response: Response) {
+    pub(super) fn tell_control(&mut self, message: Message) {
         let control = self.links.control();
-        self.links.to(control).messages.push(Message::Response {
+        self.links.to(control).messages.push(message);
+    }
+
+    pub(super) fn respond(&mut self, id: RequestId, response: Response) {
+        self.tell_control(Message::Response {
             id,
             response: Box::new(response),
         });

@@ -8,6 +8,7 @@ use crate::hub::message::{Message, Query};
 use crate::hub::recover::Piece;
 use crate::hub::view::Appended;
 use crate::ids::ShardId;
+use crate::limit::Limit;
 use crate::mailbox::Batch;
 use crate::protocol::centrifuge::{reply_error, reply_publish};
 use crate::protocol::codes::{Disconnect, ReplyError};
@@ -129,7 +130,7 @@ impl Core {
                 channel,
                 view,
                 generation,
-                encoding,
+                rendition,
                 from: offset,
                 limit_bytes,
             } => {
@@ -138,7 +139,7 @@ impl Core {
                     hash: channel.hash,
                     view: *view,
                     generation: *generation,
-                    encoding: *encoding,
+                    rendition: *rendition,
                     from: *offset,
                     limit_bytes: *limit_bytes,
                 };
@@ -182,12 +183,8 @@ impl Core {
                 match appended {
                     Appended::Done => {}
                     Appended::Broken { view } => self.broken(view),
-                    Appended::NotJson { lane } => {
-                        let slots: Vec<u32> = self.hub.lanes[lane]
-                            .members
-                            .iter()
-                            .map(|m| m.slot)
-                            .collect();
+                    Appended::NotJson { view } => {
+                        let slots: Vec<u32> = self.hub.json_members(view).collect();
                         for slot in slots {
                             self.close(self.token(slot), Disconnect::INAPPROPRIATE_PROTOCOL);
                         }
@@ -197,7 +194,7 @@ impl Core {
             Message::Fetched {
                 view,
                 generation,
-                encoding,
+                rendition,
                 from,
                 upto,
                 floor,
@@ -209,7 +206,7 @@ impl Core {
                 let piece = Piece {
                     view: *view,
                     generation: *generation,
-                    encoding: *encoding,
+                    rendition: *rendition,
                     from: *from,
                     upto: *upto,
                     floor: *floor,
@@ -268,7 +265,10 @@ impl Core {
                 } else {
                     0
                 };
-                let admitted = self.users.arrive(text(*user), limit);
+                let mut admitted = self.users.arrive(text(*user), limit);
+                if !admitted && !self.stats.limits.refuses(Limit::UserConnections) {
+                    admitted = self.users.arrive(text(*user), 0);
+                }
                 if let Some(reply) = reply {
                     let batch = self.links.to(from);
                     let user = crate::hub::links::put(batch, user.of(bytes));
@@ -285,9 +285,34 @@ impl Core {
                 user,
                 admitted,
             } => self.admitted(*reply, text(*user), *admitted),
+            Message::Knock { address, token } => {
+                let now = self.now.nanos;
+                let verdict = self.addresses.arrive(*address, now, &mut self.stats.limits);
+                self.links.to(from).messages.push(Message::Knocked {
+                    address: *address,
+                    token: *token,
+                    verdict,
+                });
+            }
+            Message::Knocked {
+                address,
+                token,
+                verdict,
+            } => self.knocked(*token, *address, *verdict),
+            Message::AddressLeft { address } => self.addresses.leave(*address),
+            Message::UserSpent(report) => {
+                let ahead = self.meters.reported(*report, self.now.nanos);
+                self.links.to(from).messages.push(Message::UserPaced {
+                    user: report.user,
+                    ahead,
+                });
+            }
+            Message::UserPaced { user, ahead } => {
+                self.meters.raise(*user, *ahead, self.now.nanos);
+            }
             Message::Request { id, request } => self.request(*id, request),
-            // Shards ask the control thread nothing.
-            Message::Response { .. } => {}
+            // Those are for the control thread.
+            Message::Response { .. } | Message::KeyWanted { .. } => {}
         }
     }
 }

@@ -5,6 +5,8 @@
 //!
 //! Never: waiting for another shard; a clock read anywhere but at the head of the tick.
 
+mod admit;
+mod arrive;
 mod close;
 mod command;
 mod connect;
@@ -12,6 +14,7 @@ mod deliver;
 mod drain;
 mod inbox;
 mod limit;
+mod meter;
 mod permit;
 mod publish;
 mod receive;
@@ -19,6 +22,7 @@ mod reply;
 mod request;
 mod subscribe;
 mod timers;
+mod tls;
 mod tokens;
 
 use crate::config::Config;
@@ -30,10 +34,13 @@ use crate::hub::sweep::{Findings, Gather, SlotSet};
 use crate::hub::users::Users;
 use crate::hub::{Hub, Keys};
 use crate::ids::{Now, ShardId, Token};
+use crate::limit::{Addresses, Handshakes, Hits, Meters};
 use crate::mailbox::Sleeper;
+use crate::protocol::websocket::{Deflater, Inflater};
 use crate::reactor::{CloseHow, Event, Reactor, Short};
 use crate::slab::Table;
 use crate::stats::ShardStats;
+use crate::tls::Acceptor;
 use deliver::Plan;
 use hashbrown::HashTable;
 pub use limit::Permits;
@@ -43,6 +50,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::Duration;
 use timers::Timers;
+use tls::Tls;
 use tokens::Tokens;
 
 /// Slots of every table that are kept for telling connections above the limit so.
@@ -71,12 +79,18 @@ pub struct Setup<R> {
     pub keys: Keys,
     /// Its part in the node's limit of connections.
     pub permits: Permits,
+    /// Its part in the node's limit of handshakes.
+    pub handshakes: Handshakes,
     /// Connections sent to in one flush, at most [`crate::reactor::FLUSH_MAX`].
     pub sends_per_flush: usize,
+    /// What the checks of tokens in one tick may take, nanoseconds, more than 0.
+    pub check_nanos: u32,
     /// Seed of client ids and jitter.
     pub seed: u64,
     /// Names this boot.
     pub epoch: Arc<str>,
+    /// Begins TLS handshakes; `None`: clients speak plain WebSocket.
+    pub acceptor: Option<Acceptor>,
 }
 
 /// What a tick left.
@@ -118,8 +132,11 @@ pub(crate) struct Core {
     homes: Homes,
     users: Users,
     tokens: Tokens,
+    arrivals: arrive::Arrivals,
     rng: StdRng,
     conns: Table<Connection>,
+    /// What connections keep of TLS; `None`: nothing.
+    tls: Option<Box<Tls>>,
     /// Lives of each slot so far.
     generations: Vec<u32>,
     /// Connections by user.
@@ -127,6 +144,12 @@ pub(crate) struct Core {
     /// Connections that count against the limit.
     open: u32,
     permits: Permits,
+    handshakes: Handshakes,
+    /// Addresses whose home this shard is.
+    addresses: Addresses,
+    /// By slot: the address whose home counts the connection. Empty while connections of addresses are not limited.
+    counted: Vec<Option<u64>>,
+    meters: Meters,
     timers: Timers,
     heartbeat: Heartbeat,
     next_housekeeping: u64,
@@ -147,6 +170,8 @@ pub(crate) struct Core {
     short: Vec<Short>,
     /// Reused for frames that are rendered before it is known where they go.
     frame: Vec<u8>,
+    inflater: Inflater,
+    deflater: Deflater,
     beats: Vec<Beat>,
     stalled: Vec<u32>,
     /// Connections that recover what they cannot have.
@@ -174,15 +199,30 @@ impl<R: Reactor> Shard<R> {
             sleeper,
             keys,
             permits,
+            handshakes,
             sends_per_flush,
+            check_nanos,
             seed,
             epoch,
+            acceptor,
         } = setup;
         let slots = reactor.slots();
         let heartbeat = Heartbeat::new(
             config.client.ping_interval.as_millis() as u64,
             config.client.pong_timeout.as_millis() as u64,
         );
+        let limits = &config.client_limits;
+        let addresses = Addresses::new(
+            limits.address_connections,
+            limits.address_handshakes,
+            limits.burst,
+            slots as usize * usize::from(config.shards),
+        );
+        let counted = if limits.address_connections > 0 {
+            slots
+        } else {
+            0
+        };
         let core = Core {
             id,
             keys,
@@ -191,13 +231,19 @@ impl<R: Reactor> Shard<R> {
             hub: Hub::new(keys, config.clone()),
             homes: Homes::new(keys, config.clone(), epoch),
             users: Users::default(),
-            tokens: Tokens::new(&config),
+            tokens: Tokens::new(&config, check_nanos),
+            arrivals: arrive::Arrivals::new(),
             rng: StdRng::seed_from_u64(seed),
             conns: Table::new(),
+            tls: acceptor.map(|acceptor| Box::new(Tls::new(acceptor))),
             generations: vec![0; slots as usize],
             by_user: HashTable::new(),
             open: 0,
             permits,
+            handshakes,
+            addresses,
+            counted: vec![None; counted as usize],
+            meters: Meters::new(limits, slots as usize),
             timers: Timers::new(config.client.stale_close_delay.as_millis() as u64),
             heartbeat,
             next_housekeeping: 0,
@@ -213,12 +259,17 @@ impl<R: Reactor> Shard<R> {
             plan: Plan::new(),
             short: Vec::new(),
             frame: Vec::new(),
+            inflater: Inflater::new(),
+            deflater: Deflater::new(reply::DEFLATE_LEVEL),
             beats: Vec::new(),
             stalled: Vec::new(),
             not_json: Vec::new(),
             spare_private: Vec::new(),
             spare_pending: Vec::new(),
-            stats: ShardStats::default(),
+            stats: ShardStats {
+                limits: Hits::new(limits.dry_run),
+                ..ShardStats::default()
+            },
             drain: drain::Drain::default(),
             is_stopped: false,
             is_behind: false,
@@ -256,11 +307,13 @@ impl<R: Reactor> Shard<R> {
         self.core.working_since = Some(self.core.now.nanos);
 
         self.core.drain_inboxes();
+        self.core.run_checks();
         self.handle_events();
         self.core.run_timers();
         self.core.work();
         self.answer_asks();
         self.core.flush(&mut self.reactor);
+        self.core.run_handshakes();
         self.answer_asks();
         self.core.is_behind = self.core.links.publish(self.core.now.millis);
         self.core.stats.ticks += 1;
@@ -283,7 +336,7 @@ impl<R: Reactor> Shard<R> {
     fn handle_events(&mut self) {
         for at in 0..self.events.len() {
             match self.events[at] {
-                Event::Accepted { slot, .. } => self.core.accepted(slot),
+                Event::Accepted { slot, peer } => self.core.accepted(slot, peer.ip()),
                 Event::Received { token, buffer, len } => {
                     let bytes = self.reactor.buffer(buffer, len);
                     self.core.received(token, bytes);
@@ -351,6 +404,10 @@ pub struct Footprint {
     pub blocked: u32,
     /// Users with a connection, as their home counts.
     pub users: usize,
+    /// Entries of those whose doings are measured.
+    pub measured: usize,
+    /// Connections of which something of TLS is kept.
+    pub tls: usize,
 }
 
 impl Core {
@@ -382,6 +439,8 @@ impl Core {
     /// How long the reactor may wait.
     fn patience(&self) -> Duration {
         let has_work = self.hub.is_dirty() || self.hub.wants_fetch() || !self.ready.is_empty();
+        let has_work = has_work || self.tokens.has_work();
+        let has_work = has_work || self.tls.as_ref().is_some_and(|tls| tls.has_work());
         if has_work || !self.waiters.is_empty() || !self.links.is_quiet() {
             return Duration::ZERO;
         }
@@ -405,7 +464,8 @@ impl Core {
         if let Some(deadline) = self.heartbeat.next_deadline(beats) {
             until(deadline);
         }
-        if self.hub.needs_housekeeping() || !self.homes.is_empty() {
+        let is_measuring = !self.addresses.is_empty() || !self.meters.is_empty();
+        if is_measuring || self.hub.needs_housekeeping() || !self.homes.is_empty() {
             until(self.next_housekeeping);
         }
         if let Some(deadline) = self.drain.next_deadline() {
@@ -434,6 +494,9 @@ impl Core {
         self.next_housekeeping = self.now.millis + HOUSEKEEPING_MILLIS;
         self.hub.housekeep(self.now.millis, &mut self.links);
         self.homes.housekeep(self.now);
+        self.addresses.sweep(self.now.nanos);
+        self.meters.sweep(self.now.nanos);
+        self.report_users();
     }
 
     fn footprint(&self) -> Footprint {
@@ -447,6 +510,8 @@ impl Core {
             history_bytes: self.homes.history_bytes(),
             blocked: self.blocked.len(),
             users: self.users.online(),
+            measured: self.addresses.len() + self.meters.len(),
+            tls: self.tls.as_ref().map_or(0, |tls| tls.len()),
         }
     }
 
@@ -454,6 +519,12 @@ impl Core {
         for (slot, conn) in self.conns.iter() {
             let is_blocked = self.blocked.contains(slot);
             let waits = conn.private.as_ref().is_some_and(|p| !p.is_empty());
+            assert!(
+                conn.held.is_none()
+                    || conn.phase == crate::connection::Phase::Handshake
+                    || self.tokens.is_waiting(self.token(slot)),
+                "slot {slot}: commands that nobody will handle"
+            );
             assert!(
                 !waits || is_blocked || self.is_ready.contains(slot),
                 "slot {slot}: private bytes that nobody will send"

@@ -3,15 +3,17 @@
 use super::{Ask, Core};
 use crate::connection::{Connection, Flags, Phase};
 use crate::ids::Token;
-use crate::protocol::centrifuge::{Commands, Encoding};
+use crate::limit::Ruling;
+use crate::protocol::centrifuge::Encoding;
 use crate::protocol::codes::Disconnect;
 use crate::protocol::http::{
-    Refusal, SUBPROTOCOL_JSON, SUBPROTOCOL_PROTOBUF, UpgradeRequest, origin_allowed,
-    parse_upgrade_at, query_has, write_refusal, write_switching,
+    Refusal, SUBPROTOCOL_JSON, SUBPROTOCOL_PROTOBUF, UpgradeRequest, parse_upgrade_at, query_has,
+    write_refusal, write_switching,
 };
 use crate::protocol::websocket::{Limits, Message, Opcode, write_frame};
 use crate::reactor::CloseHow;
 use crate::shard::timers::Timer;
+use std::net::IpAddr;
 
 /// Where clients connect.
 const PATH: &str = "/connection/websocket";
@@ -19,19 +21,17 @@ const PATH: &str = "/connection/websocket";
 const ECHO_PATH: &str = "/echo";
 pub(super) const HANDSHAKE_MILLIS: u64 = 10_000;
 /// How long the peer of a connection that broke the frame format may take to read why it is closed.
-const DEAF_MILLIS: u64 = 1000;
+pub(super) const DEAF_MILLIS: u64 = 1000;
 /// Enough for conformance suites on `/echo`: bytes of a message, and its fragments.
-const ECHO_LIMITS: Limits = Limits {
-    message_bytes: 16 << 20,
-    fragments: 65_537,
-};
+const ECHO_MESSAGE_BYTES: usize = 16 << 20;
+const ECHO_FRAGMENTS_MAX: u32 = 65_537;
 /// Most fragments of a client's message.
 const FRAGMENTS_MAX: u32 = 1024;
 /// Echoes that may wait; a peer that sends on without reading is closed.
 const ECHO_QUEUE_MAX: usize = 64 << 20;
 
 impl Core {
-    pub(super) fn accepted(&mut self, slot: u32) {
+    pub(super) fn accepted(&mut self, slot: u32, peer: IpAddr) {
         let generation = &mut self.generations[slot as usize];
         *generation = generation.wrapping_add(1);
         let token = self.token(slot);
@@ -42,6 +42,7 @@ impl Core {
         self.stats.opened += 1;
         self.asks.push(Ask::Open(token));
         self.timers.accepted(self.now.millis, token);
+        self.arrive(token, peer);
     }
 
     pub(super) fn slot_closed(&mut self, slot: u32) {
@@ -58,23 +59,51 @@ impl Core {
 
     pub(super) fn received(&mut self, token: Token, bytes: &mut [u8]) {
         self.stats.bytes_received += bytes.len() as u64;
-        let Some(conn) = self.conn(token) else { return };
-        if conn.phase == Phase::Handshake {
-            self.handshake(token, bytes);
-        } else {
-            self.frames(token, bytes);
+        if self.tls.is_none() {
+            return self.received_plain(token, bytes);
+        }
+        // A proxy's header is not sealed.
+        let sealed = self.take_proxy_header(token, bytes);
+        if let Some(sealed) = sealed.filter(|sealed| !sealed.is_empty()) {
+            self.received_sealed(token, sealed);
         }
     }
 
-    fn handshake(&mut self, token: Token, bytes: &mut [u8]) {
+    pub(super) fn received_plain(&mut self, token: Token, bytes: &mut [u8]) {
+        let Some(phase) = self.conn(token).map(|conn| conn.phase) else {
+            return;
+        };
+        match phase {
+            Phase::Handshake => self.before_upgrade(token, bytes),
+            // What comes behind a close is read to find the peer's own.
+            Phase::Closing => self.frames(token, bytes),
+            _ if self.may_receive(token, bytes.len()) => self.frames(token, bytes),
+            _ => {}
+        }
+    }
+
+    /// What comes before the upgrade is answered: a proxy's header, then the request.
+    fn before_upgrade(&mut self, token: Token, bytes: &mut [u8]) {
+        let request = self.take_proxy_header(token, bytes);
+        let Some(request) = request.filter(|request| !request.is_empty()) else {
+            return;
+        };
+        if self.knocks(token) {
+            self.keep_head(token, request);
+        } else {
+            self.handshake(token, request);
+        }
+    }
+
+    pub(super) fn handshake(&mut self, token: Token, bytes: &mut [u8]) {
         let Some(conn) = self.conn(token) else { return };
         // Usually the whole request is in one piece, and nothing is copied.
-        let (used, held) = match &mut conn.head {
+        let (used, held) = match &mut conn.held {
             None => match self.upgrade(token, bytes) {
                 Some(used) => (used, 0),
                 None => {
                     if let Some(conn) = self.conn(token).filter(|c| c.phase == Phase::Handshake) {
-                        conn.head = Some(Box::new(bytes.to_vec()));
+                        conn.held = Some(Box::new(bytes.to_vec()));
                     }
                     return;
                 }
@@ -87,12 +116,12 @@ impl Core {
                 let Some(conn) = self.conn(token) else { return };
                 match used {
                     Some(used) => {
-                        conn.head = None;
+                        conn.held = None;
                         (used, held)
                     }
                     None => {
                         if conn.phase == Phase::Handshake {
-                            conn.head = Some(Box::new(head));
+                            conn.held = Some(Box::new(head));
                         }
                         return;
                     }
@@ -112,46 +141,32 @@ impl Core {
         let parsed = parse_upgrade_at(head, |path| path == PATH || (echoes && path == ECHO_PATH));
         let refusal = match parsed {
             Ok(None) => return None,
-            Ok(Some((request, used))) => match self.admit(&request) {
-                Ok(()) => {
-                    self.greet(token, &request);
-                    return Some(used);
+            Ok(Some((request, used))) => {
+                self.hear_request(token, &request);
+                // Only the request has named the client, whose address may be dropped now or has still to be let in.
+                let conn = self.conn(token);
+                if conn.is_none_or(|c| c.flags.has(Flags::KNOCKS) || c.phase != Phase::Handshake) {
+                    return None;
                 }
-                Err(refusal) => refusal,
-            },
+                match self.admit(token, &request) {
+                    Ok(()) => {
+                        self.greet(token, &request);
+                        return Some(used);
+                    }
+                    Err(refusal) => refusal,
+                }
+            }
             Err(refusal) => refusal,
         };
         self.refuse_upgrade(token, refusal);
         None
     }
 
-    fn admit(&mut self, request: &UpgradeRequest<'_>) -> Result<(), Refusal> {
-        let origins = &self.config.client.allowed_origins;
-        if request
-            .origin
-            .is_some_and(|origin| !origin_allowed(origin, Some(request.host), origins))
-        {
-            return Err(Refusal::Forbidden);
-        }
-        let has_room = self.open < self.connections_max() && !self.drain.is_on();
-        if !has_room || !self.permits.take() {
-            return Err(Refusal::Busy {
-                retry_after_seconds: 1 + rand::RngExt::random_range(&mut self.rng, 0..5),
-            });
-        }
-        Ok(())
-    }
-
-    /// Connections this shard has room for: its table holds slots for refusals, too.
-    fn connections_max(&self) -> u32 {
-        (self.generations.len() as u32).saturating_sub(super::REFUSAL_SLOTS)
-    }
-
     pub(super) fn refuse_upgrade(&mut self, token: Token, refusal: Refusal) {
         crate::stats::count(&mut self.stats.refused, refusal.status());
         self.say(token.slot, |out, _| write_refusal(out, refusal));
         let Some(conn) = self.conn(token) else { return };
-        conn.head = None;
+        conn.held = None;
         conn.flags.set(Flags::REFUSED, true);
         self.start_closing(token);
     }
@@ -167,14 +182,19 @@ impl Core {
             (false, false) => (Encoding::Json, None),
         };
         let frame_pings = query_has(request.query, "cf_ws_frame_ping_pong", "true");
+        let deflate = request
+            .deflate
+            .filter(|_| is_echo || self.config.channels.any_compresses());
         self.open += 1;
         self.say(token.slot, |out, _| {
-            write_switching(out, request.key, subprotocol.filter(|_| !is_echo))
+            let subprotocol = subprotocol.filter(|_| !is_echo);
+            write_switching(out, request.key, subprotocol, deflate)
         });
         self.stats.upgraded += 1;
         let Some(conn) = self.conn(token) else { return };
         conn.encoding = encoding;
         conn.flags.set(Flags::FRAME_PINGS, frame_pings);
+        conn.window_bits = deflate.map_or(0, |offer| offer.window_bits());
         if is_echo {
             conn.phase = Phase::Echo;
         } else {
@@ -187,24 +207,34 @@ impl Core {
         if self.conn(token).is_none_or(|c| c.flags.has(Flags::DEAF)) {
             return;
         }
-        let limits = Limits {
-            message_bytes: self.config.client.message_size_limit as usize,
-            fragments: FRAGMENTS_MAX,
-        };
+        let message_bytes = self.config.client.message_size_limit as usize;
         let Some(conn) = self.conn(token) else { return };
-        let limits = if conn.phase == Phase::Echo {
-            ECHO_LIMITS
-        } else {
-            limits
+        let (message_bytes, fragments) = match conn.phase {
+            Phase::Echo => (ECHO_MESSAGE_BYTES, ECHO_FRAGMENTS_MAX),
+            _ => (message_bytes, FRAGMENTS_MAX),
         };
-        // The decoder lends what it has decoded, so it is taken out while commands are worked on.
+        let limits = Limits {
+            message_bytes,
+            fragments,
+            deflate: conn.window_bits > 0,
+        };
+        // Decoder and inflater lend what they have decoded, so they are taken out while commands are worked on.
         let mut decoder = std::mem::take(&mut conn.decoder);
+        let mut inflater = std::mem::take(&mut self.inflater);
         let mut is_over = false;
         while !is_over {
-            match decoder.decode(&limits, bytes) {
+            match decoder.decode(&limits, &mut inflater, bytes) {
                 Ok((_, None)) => break,
                 Ok((used, Some(message))) => {
-                    is_over = !self.message(token, &message);
+                    // What came compressed counts as what it is.
+                    let len = match &message {
+                        Message::Text(payload) | Message::Binary(payload) => payload.len(),
+                        _ => 0,
+                    };
+                    let more = len.saturating_sub(used);
+                    let counts = limits.deflate && more > 0 && !self.is_closing(token);
+                    is_over =
+                        counts && !self.may_receive(token, more) || !self.message(token, &message);
                     bytes = &mut bytes[used..];
                 }
                 Err(error) => {
@@ -220,10 +250,19 @@ impl Core {
                 }
             }
         }
+        self.inflater = inflater;
         // After a close or an error nothing more is decoded: what still arrives is read and dropped.
         if let Some(conn) = self.conn(token).filter(|_| !is_over) {
+            let is_cut = !decoder.is_idle();
             conn.decoder = decoder;
+            if is_cut {
+                self.time_message(token);
+            }
         }
+    }
+
+    fn is_closing(&mut self, token: Token) -> bool {
+        self.conn(token).is_none_or(|c| c.phase == Phase::Closing)
     }
 
     /// Handles one message. `false`: this was the last that matters.
@@ -253,12 +292,19 @@ impl Core {
                     self.close(token, Disconnect::SLOW);
                     return false;
                 }
+                match self.measure(token, false) {
+                    Ruling::Goes => {}
+                    // Some pings without a pong: not every one has to be answered (RFC 6455 section 5.5.3).
+                    Ruling::Refused => return true,
+                    Ruling::Closed => return false,
+                }
                 self.say(token.slot, |out, _| write_frame(out, Opcode::Pong, payload));
             }
             // One may answer several pings. Who is pinged by the protocol's own may send them unasked (RFC 6455 section 5.5.3).
             Message::Pong(_) if conn.flags.has(Flags::FRAME_PINGS) => conn.pings = 0,
             Message::Pong(_) => {}
             Message::Text(payload) | Message::Binary(payload) => {
+                conn.flags.set(Flags::MESSAGE_OLD, false);
                 self.stats.messages_received += 1;
                 let is_text = matches!(message, Message::Text(_));
                 return self.data(token, payload, is_text);
@@ -294,19 +340,9 @@ impl Core {
             self.close(token, Disconnect::WS_UNSUPPORTED);
             return false;
         }
-        for command in Commands::new(encoding, payload) {
-            let goes_on = match command {
-                Ok(command) => self.command(token, &command),
-                Err(_) => {
-                    self.stats.frames_invalid += 1;
-                    self.close(token, Disconnect::BAD_REQUEST);
-                    false
-                }
-            };
-            if !goes_on {
-                return self.conn(token).is_some_and(|c| c.phase != Phase::Closing);
-            }
+        if conn.held.is_some() {
+            return self.hold(token, payload);
         }
-        true
+        self.commands(token, payload)
     }
 }

@@ -1,7 +1,7 @@
 //! Private bytes of a connection, and the order of its replies.
 
 use super::Core;
-use crate::connection::{Awaited, Pending, Private, Slot};
+use crate::connection::{Awaited, Pending, Phase, Private, Slot};
 use crate::hub::message::ReplyTo;
 use crate::ids::Token;
 use crate::protocol::centrifuge::{Encoding, reply_error};
@@ -10,6 +10,11 @@ use crate::protocol::codes::{Disconnect, ReplyError};
 /// Largest buffer a spare keeps.
 const SPARE_BYTES: usize = 1024;
 const SPARES_MAX: usize = 256;
+/// Frames for one connection alone that are compressed where that was agreed. It is done for one reader, so they have to
+/// be worth it; and what is larger would keep the others waiting.
+const DEFLATE_BYTES: std::ops::RangeInclusive<usize> = 1024..=64 * 1024;
+/// As fast as it gets, for the same reason.
+pub(super) const DEFLATE_LEVEL: u32 = 1;
 /// Bytes of replies that may wait for an earlier one, and of large answers that may wait for the socket.
 pub(super) const READY_BYTES_MAX: usize = 1024 * 1024;
 /// Up to here an answer is sent whatever waits.
@@ -35,7 +40,14 @@ impl Core {
         let private = conn
             .private
             .get_or_insert_with(|| spare.pop().unwrap_or_default());
-        write(private.tail(), conn.encoding);
+        let tail = private.tail();
+        let start = tail.len();
+        write(tail, conn.encoding);
+        let is_worth_it =
+            DEFLATE_BYTES.contains(&(tail.len() - start)) || conn.phase == Phase::Echo;
+        if conn.window_bits > 0 && is_worth_it {
+            self.deflater.deflate_tail(tail, start, conn.window_bits);
+        }
         self.make_ready(slot);
     }
 

@@ -79,6 +79,15 @@ impl Core {
                 }
                 Response::Done { count }
             }
+            Request::Keys {
+                kind,
+                keys,
+                answers,
+            } => {
+                self.tokens
+                    .receive_keys(*kind, keys.clone(), *answers, self.now);
+                Response::Done { count: 0 }
+            }
             Request::Channels => Response::Channels {
                 channels: self.hub.channels().collect(),
             },

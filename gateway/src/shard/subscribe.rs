@@ -1,14 +1,16 @@
 //! Subscribing, recovering, unsubscribing.
 
 use super::Core;
+use super::command::refusal_of_subscription;
 use super::permit::{self, Who, Wish};
 use super::reply::Settled;
 use crate::connection::{Phase, Slot, Sub, SubscribeWait};
-use crate::hub::lane::LaneKind;
+use crate::hub::lane::{LaneKind, Rendition};
 use crate::hub::links::put;
 use crate::hub::message::{ChannelRef, LaneMask, MemberChange, Message};
 use crate::hub::recover::Recovery;
 use crate::ids::Token;
+use crate::limit::Limit;
 use crate::protocol::centrifuge::publication::ClientInfoRef;
 use crate::protocol::centrifuge::{
     Encoding, SubscribeRequest, SubscribeResult, publication_in_frame, push_unsubscribe,
@@ -16,7 +18,8 @@ use crate::protocol::centrifuge::{
 };
 use crate::protocol::channel::ChannelName;
 use crate::protocol::codes::{Disconnect, ReplyError, Unsubscribed};
-use crate::protocol::token::{OptionOverrides, SubscriptionClaims, TokenError};
+use crate::protocol::token::{OptionOverrides, SubscriptionClaims};
+use crate::protocol::websocket::WINDOW_BITS_MAX;
 use crate::shard::timers::Timer;
 
 /// `SubscribeRequest::flag`: rather an error than a subscription that was not recovered.
@@ -78,20 +81,16 @@ impl Core {
         if self.is_subscribed_or_about_to(token, &request.channel) {
             return Err(ReplyError::ALREADY_SUBSCRIBED);
         }
-        if self.subscriptions_of(token) >= self.config.client.channel_limit as usize {
+        if self.subscriptions_of(token) >= self.config.client.channel_limit as usize
+            && self.stats.limits.refuses(Limit::Channels)
+        {
             return Err(ReplyError::LIMIT_EXCEEDED);
         }
         let claims = if request.token.is_empty() {
             None
         } else {
-            let verified = self
-                .tokens
-                .subscription()
-                .verify_subscription(&request.token, self.now.unix_seconds());
-            let claims = verified.map_err(|error| match error {
-                TokenError::Expired => ReplyError::TOKEN_EXPIRED,
-                TokenError::Invalid(_) => ReplyError::PERMISSION_DENIED,
-            })?;
+            let verified = self.tokens.verify_subscription(&request.token, self.now);
+            let claims = verified.map_err(refusal_of_subscription)?;
             if !self.is_for(token, &request.channel, &claims) {
                 self.close(token, Disconnect::INVALID_TOKEN);
                 return Ok(());
@@ -175,33 +174,33 @@ impl Core {
         namespace: u16,
         wait: &mut SubscribeWait,
     ) {
-        let lanes = self.lanes_wanted(token, wait);
+        let lanes = self.lanes_wanted(token, namespace, wait);
         let hash = self.keys.hash(channel);
         wait.view = self
             .hub
             .retain(channel, hash, namespace, lanes, &mut self.links);
     }
 
-    fn lanes_wanted(&self, token: Token, wait: &SubscribeWait) -> LaneMask {
-        let encoding = self
-            .conns
-            .get(token.slot)
-            .map_or(Encoding::Json, |c| c.encoding);
-        let main = LaneKind {
-            encoding,
-            sideband: false,
-        }
-        .mask();
+    fn lanes_wanted(&self, token: Token, namespace: u16, wait: &SubscribeWait) -> LaneMask {
+        let rendition = self.rendition(token, namespace);
+        let main = LaneKind::Publications(rendition).mask();
         if wait.join_leave {
-            main.with(
-                LaneKind {
-                    encoding,
-                    sideband: true,
-                }
-                .mask(),
-            )
+            main.with(LaneKind::Sideband(rendition.encoding).mask())
         } else {
             main
+        }
+    }
+
+    /// How a connection gets the publications of a namespace. All deflated ones are made for the largest window.
+    pub(super) fn rendition(&self, token: Token, namespace: u16) -> Rendition {
+        let (encoding, window_bits) = self
+            .conns
+            .get(token.slot)
+            .map_or((Encoding::Json, 0), |c| (c.encoding, c.window_bits));
+        Rendition {
+            encoding,
+            deflated: window_bits == WINDOW_BITS_MAX
+                && self.config.channels.options(namespace).compress,
         }
     }
 
@@ -300,7 +299,8 @@ impl Core {
 
     /// Where a subscription starts, as far as that is known.
     pub(super) fn resolve(&mut self, token: Token, wait: &mut SubscribeWait) -> Resolved {
-        let lanes = self.lanes_wanted(token, wait);
+        let namespace = self.hub.views[wait.view].namespace;
+        let lanes = self.lanes_wanted(token, namespace, wait);
         if !self.hub.is_attached(wait.view, lanes) {
             self.hub.wait(wait.view, token);
             return Resolved::Waiting;
@@ -308,14 +308,7 @@ impl Core {
         let Some(offset) = wait.recover_from else {
             return Resolved::Head;
         };
-        let encoding = self
-            .conns
-            .get(token.slot)
-            .map_or(Encoding::Json, |c| c.encoding);
-        let kind = LaneKind {
-            encoding,
-            sideband: false,
-        };
+        let kind = LaneKind::Publications(self.rendition(token, namespace));
         let now = self.now.millis;
         match self
             .hub
@@ -353,10 +346,8 @@ impl Core {
             Resolved::NotJson => return Settled::NotJson(wait),
             _ => {}
         }
-        let encoding = self
-            .conns
-            .get(token.slot)
-            .map_or(Encoding::Json, |c| c.encoding);
+        let rendition = self.rendition(token, self.hub.views[wait.view].namespace);
+        let encoding = rendition.encoding;
         let is_unrecovered =
             wait.wants_recovery && resolved == Resolved::Head && !wait.is_cancelled;
         if is_unrecovered && wait.rejects_unrecovered {
@@ -374,13 +365,9 @@ impl Core {
             let view = &self.hub.views[wait.view];
             let mut first: &[u8] = &[];
             if let Resolved::Backfill { number, start, end } = resolved
-                && let Some(lane) = self.hub.lane_of(
-                    wait.view,
-                    LaneKind {
-                        encoding,
-                        sideband: false,
-                    },
-                )
+                && let Some(lane) = self
+                    .hub
+                    .lane_of(wait.view, LaneKind::Publications(rendition))
             {
                 first = publication_in_frame(
                     self.hub.frame(lane, number, start, end),
@@ -424,6 +411,8 @@ impl Core {
         }
         self.set_extra(token, wait.view, wait.chan_info.clone(), wait.expire_at);
         self.arm_expiry(token, wait.expire_at, Timer::SubscriptionExpiry(wait.view));
+        let rendition = self.rendition(token, self.hub.views[wait.view].namespace);
+        let kind = LaneKind::Publications(rendition);
         let Some(conn) = self.conns.get_mut(token.slot) else {
             return;
         };
@@ -435,10 +424,6 @@ impl Core {
         ] {
             bits |= if on { bit } else { 0 };
         }
-        let kind = LaneKind {
-            encoding: conn.encoding,
-            sideband: false,
-        };
         let at = conn.subs.len() as u32;
         let (lane, place) = match resolved {
             Resolved::Backfill { number, end, .. } => self
@@ -449,10 +434,7 @@ impl Core {
         let sub = Sub::new(lane, place, bits);
         conn.subs.push(sub);
         if wait.join_leave {
-            let kind = LaneKind {
-                sideband: true,
-                ..kind
-            };
+            let kind = LaneKind::Sideband(rendition.encoding);
             let (lane, place) = self.hub.join(wait.view, kind, token.slot, at + 1);
             conn.subs.push(Sub::new(lane, place, Sub::SIDEBAND));
         }
@@ -618,7 +600,7 @@ impl Core {
         let lanes = self
             .hub
             .lanes_of(view)
-            .filter(|lane| !self.hub.lanes[*lane].kind.sideband);
+            .filter(|lane| self.hub.lanes[*lane].kind.is_publications());
         lanes
             .flat_map(|lane| self.hub.lanes[lane].members.iter().map(|m| m.slot))
             .collect()

@@ -10,7 +10,6 @@ use crate::heartbeat::Beat;
 use crate::ids::Token;
 use crate::protocol::centrifuge::{Encoding, ping_frame, push_unsubscribe};
 use crate::protocol::codes::{Disconnect, Unsubscribed};
-use crate::protocol::http::Refusal;
 use crate::reactor::CloseHow;
 use std::cmp::Reverse;
 use std::collections::{BinaryHeap, VecDeque};
@@ -32,6 +31,10 @@ pub(super) enum Timer {
     Deaf,
     /// Nothing has left for too long.
     Stall,
+    /// A message that is cut must be whole.
+    Message,
+    /// Who is refused has had time to send the request that is to be answered so.
+    TurnedAway,
     /// Try again to send: the kernel was out of memory, so that polling would spin.
     Retry,
 }
@@ -149,11 +152,11 @@ const TIMERS_A_TICK: u32 = 4096;
 pub(super) const CLOSING_MILLIS: u64 = 5000;
 
 /// Whether a connection has not done yet what one of the deadlines that all have is about. Whose connect has come and waits
-/// for a home has done its part.
+/// for a home, or for its token's check, has done its part.
 fn is_late_for(timer: Timer, conn: &Connection) -> bool {
     match (timer, conn.phase) {
         (Timer::Handshake, phase) => phase == Phase::Handshake,
-        (Timer::Stale, Phase::Greeted) => conn.identity.is_none(),
+        (Timer::Stale, Phase::Greeted) => conn.identity.is_none() && conn.held.is_none(),
         (Timer::Stale, Phase::Failed) => true,
         _ => false,
     }
@@ -172,6 +175,7 @@ impl Core {
             };
             self.due(at, token, timer);
         }
+        self.handshakes.make(self.now.nanos);
         self.beat();
         self.housekeep();
         self.run_drain();
@@ -186,7 +190,7 @@ impl Core {
         let is_open = matches!(conn.phase, Phase::Open | Phase::Greeted);
         match timer {
             Timer::Handshake if is_late_for(timer, conn) => {
-                self.refuse_upgrade(token, Refusal::TimedOut);
+                self.handshake_late(token);
             }
             Timer::Stale if is_late_for(timer, conn) => self.close(token, Disconnect::STALE),
             Timer::Expiry if is_open => {
@@ -216,6 +220,20 @@ impl Core {
                     self.timers.set(deadline, token, Timer::Stall);
                 }
             }
+            Timer::Message if conn.phase != Phase::Closing => {
+                conn.flags.set(Flags::MESSAGE_TIMED, false);
+                let (is_idle, is_old) =
+                    (conn.decoder.is_idle(), conn.flags.has(Flags::MESSAGE_OLD));
+                if is_idle && !self.has_cut_record(token) {
+                    return;
+                }
+                match is_old {
+                    true => self.close(token, Disconnect::SLOW),
+                    // It is another one than when the timer was set.
+                    false => self.time_message(token),
+                }
+            }
+            Timer::TurnedAway if conn.phase == Phase::Handshake => self.turn_away(token),
             Timer::Retry if conn.blocked_since > 0 && !conn.flags.has(Flags::POLLS_OUT) => {
                 self.writable(token)
             }
@@ -256,6 +274,18 @@ impl Core {
         self.say(token.slot, |out, encoding| {
             push_unsubscribe(out, encoding, &name, why)
         });
+    }
+
+    /// Sees to it that a message that is cut is whole in time, though its client may send a byte now and then for ever. One
+    /// timer looks after all messages of a connection, so one may take up to twice as long.
+    pub(super) fn time_message(&mut self, token: Token) {
+        let deadline = self.now.millis + self.config.client.stall_timeout.as_millis() as u64;
+        let Some(conn) = self.conn(token) else { return };
+        if !conn.flags.has(Flags::MESSAGE_TIMED) {
+            conn.flags.set(Flags::MESSAGE_TIMED, true);
+            conn.flags.set(Flags::MESSAGE_OLD, true);
+            self.timers.set(deadline, token, Timer::Message);
+        }
     }
 
     /// Seconds until something expires, as the client is told.

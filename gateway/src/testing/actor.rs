@@ -126,8 +126,13 @@ impl Actor {
                 self.name, self.temper
             )
         });
-        let (link, mut request) =
-            Connection::new(socket, shard, self.temper.encoding, &mut self.rng);
+        let (link, mut request) = Connection::new(
+            socket,
+            shard,
+            self.temper.encoding,
+            self.temper.window_bits,
+            &mut self.rng,
+        );
         if self.temper.mute && self.rng.chance(300) {
             request.truncate(self.rng.index(request.len()));
         }
@@ -153,7 +158,9 @@ impl Actor {
     fn say_hello(&mut self, stage: &mut Stage) {
         let Some(live) = &mut self.live else { return };
         live.phase = Phase::Connecting;
+        let token = stage.profile.connection_token();
         let connect = wire::Connect {
+            token: &token,
             name: "sim",
             version: "1",
             ..wire::Connect::default()
@@ -213,8 +220,10 @@ impl Actor {
             return;
         };
         let position = want.position.clone().filter(|_| want.recoverable);
+        let token = stage.profile.subscription_token(channel);
         let request = wire::Subscribe {
             channel,
+            token: &token,
             recover: position.as_ref().map(|(offset, epoch)| wire::Position {
                 offset: *offset,
                 epoch,
@@ -378,6 +387,9 @@ impl Actor {
                     live.ws_pings.drain(..=at);
                 }
                 Incoming::Message(bytes) => {
+                    stage
+                        .oracle
+                        .inflated(std::mem::take(&mut live.link.inflated));
                     for reply in Replies::new(self.temper.encoding, &bytes) {
                         let reply =
                             reply.map_err(|error| blame(format!("{error} in {bytes:?}")))?;

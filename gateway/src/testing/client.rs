@@ -4,14 +4,18 @@ use super::net::SocketId;
 use super::rng::Rng;
 use crate::protocol::centrifuge::Encoding;
 use crate::protocol::http::SUBPROTOCOL_PROTOBUF;
-use crate::protocol::websocket::Opcode;
 use crate::protocol::websocket::client::{
-    ClientDecoder, UpgradeFailed, parse_switching, write_masked_fragment, write_masked_frame,
-    write_upgrade_request,
+    ClientDecoder, UpgradeFailed, mark_deflated, parse_switching, write_masked_fragment,
+    write_masked_frame, write_upgrade_request,
 };
+use crate::protocol::websocket::{Deflater, Inflater, Opcode, frame_header_len, write_frame};
 
 /// Any 16 bytes in base64: the answer to it is checked.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
+/// What it inflates at most. The server's messages are smaller.
+const INFLATED_MAX: usize = 8 << 20;
+/// What it compresses at most: the filler of publications is so even that larger ones would be taken for bombs.
+const DEFLATED_MAX: usize = 8 << 10;
 
 /// What the server said.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -42,7 +46,17 @@ pub struct Connection {
     frames: ClientDecoder,
     /// Fragments of a message.
     message: Vec<u8>,
+    /// That message is compressed.
+    deflated: bool,
     closed: bool,
+    /// The window it offers permessage-deflate with, in bits; 0: it does not offer it.
+    window_bits: u8,
+    /// The offer was accepted.
+    deflates: bool,
+    inflater: Inflater,
+    deflater: Deflater,
+    /// Compressed messages read.
+    pub inflated: u64,
 }
 
 impl Connection {
@@ -51,6 +65,7 @@ impl Connection {
         socket: SocketId,
         shard: usize,
         encoding: Encoding,
+        window_bits: u8,
         rng: &mut Rng,
     ) -> (Self, Vec<u8>) {
         let subprotocol = format!("Sec-WebSocket-Protocol: {SUBPROTOCOL_PROTOBUF}\r\n");
@@ -59,8 +74,13 @@ impl Connection {
             Encoding::Protobuf if rng.chance(200) => ("/connection/websocket?format=protobuf", ""),
             Encoding::Protobuf => ("/connection/websocket", &subprotocol[..]),
         };
+        let mut lines = lines.to_owned();
+        if window_bits > 0 {
+            lines += "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits";
+            lines += &format!("; server_max_window_bits={window_bits}\r\n");
+        }
         let mut request = Vec::new();
-        write_upgrade_request(&mut request, target, "localhost:8000", KEY, lines);
+        write_upgrade_request(&mut request, target, "localhost:8000", KEY, &lines);
         let connection = Self {
             socket,
             shard,
@@ -68,7 +88,13 @@ impl Connection {
             head: Some(Vec::new()),
             frames: ClientDecoder::new(),
             message: Vec::new(),
+            deflated: false,
             closed: false,
+            window_bits,
+            deflates: false,
+            inflater: Inflater::for_server(),
+            deflater: Deflater::new(1),
+            inflated: 0,
         };
         (connection, request)
     }
@@ -90,6 +116,18 @@ impl Connection {
             return match parse_switching(head, KEY) {
                 Ok(None) => Ok(None),
                 Ok(Some(switched)) => {
+                    if let Some(extensions) = switched.extensions {
+                        let agreed = format!(
+                            "permessage-deflate; server_no_context_takeover; \
+                             client_no_context_takeover; server_max_window_bits={}",
+                            self.window_bits
+                        );
+                        if extensions != agreed {
+                            return Err(format!("it agreed to {extensions:?}"));
+                        }
+                        self.deflates = true;
+                        self.frames.allow_deflate();
+                    }
                     self.frames.push(&head[switched.head_len..]);
                     self.head = None;
                     Ok(Some(Incoming::Upgraded))
@@ -123,9 +161,19 @@ impl Connection {
                             frame.opcode
                         ));
                     }
+                    self.deflated |= frame.deflated;
                     self.message.extend_from_slice(frame.payload);
                     if frame.fin {
-                        return Ok(Some(Incoming::Message(std::mem::take(&mut self.message))));
+                        let mut message = std::mem::take(&mut self.message);
+                        if std::mem::take(&mut self.deflated) {
+                            let inflated = self.inflater.inflate(&message, INFLATED_MAX);
+                            message = inflated.map_err(|error| error.to_string())?.to_vec();
+                            self.inflated += 1;
+                            if self.window_bits < 15 && message.len() > 1 << self.window_bits {
+                                return Err("a message that may need a larger window".into());
+                            }
+                        }
+                        return Ok(Some(Incoming::Message(message)));
                     }
                 }
                 Opcode::Ping => return Err("a WebSocket ping".into()),
@@ -158,15 +206,32 @@ impl Connection {
         }
     }
 
-    /// Appends commands as a message, now and then in fragments.
-    pub fn write(&self, rng: &mut Rng, commands: &[u8], out: &mut Vec<u8>) {
+    /// Appends commands as a message, now and then in fragments, compressed if that was agreed and makes them smaller.
+    pub fn write(&mut self, rng: &mut Rng, commands: &[u8], out: &mut Vec<u8>) {
         let mask = (rng.next_u64() as u32).to_le_bytes();
-        if rng.chance(950) || commands.is_empty() {
-            write_masked_frame(out, self.opcode(), mask, commands);
+        let (mut plain, mut deflated) = (Vec::new(), Vec::new());
+        if self.deflates && commands.len() <= DEFLATED_MAX {
+            write_frame(&mut plain, self.opcode(), commands);
+            self.deflater.deflate(&mut deflated, &plain);
+        }
+        let header_len = frame_header_len(&deflated).unwrap_or_default();
+        let (commands, start) = match &deflated[header_len..] {
+            [] => (commands, None),
+            payload => (payload, Some(out.len())),
+        };
+        self.write_payload(rng, mask, commands, out);
+        if let Some(start) = start {
+            mark_deflated(&mut out[start..]);
+        }
+    }
+
+    fn write_payload(&self, rng: &mut Rng, mask: [u8; 4], payload: &[u8], out: &mut Vec<u8>) {
+        if rng.chance(950) || payload.is_empty() {
+            write_masked_frame(out, self.opcode(), mask, payload);
             return;
         }
         let mut opcode = self.opcode();
-        let mut rest = commands;
+        let mut rest = payload;
         while !rest.is_empty() {
             let (piece, behind) = rest.split_at(rng.range(1, rest.len() as u64) as usize);
             write_masked_fragment(out, opcode, behind.is_empty(), mask, piece);

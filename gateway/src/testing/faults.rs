@@ -16,17 +16,23 @@ pub enum Fault {
     CursorOffByOne,
     /// A member that a removal moved behind the sweep's hand is not owed another visit.
     MovedMemberSkipped,
+    /// The home of an address is not told that a connection from there is over.
+    AddressNotLeft,
+    /// An address may have one connection more than its limit.
+    AddressLimitOffByOne,
     /// A view whose frames are dropped because its shard is too far behind is not told.
     MissedNotTold,
 }
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Self; 5] = [
+    pub const ALL: [Self; 7] = [
         Self::GenerationNotChecked,
         Self::ShortSendTailLost,
         Self::CursorOffByOne,
         Self::MovedMemberSkipped,
+        Self::AddressNotLeft,
+        Self::AddressLimitOffByOne,
         Self::MissedNotTold,
     ];
 }

@@ -12,6 +12,7 @@
 //! | [`actor`] | a client over many connections, with the memory an SDK has |
 //! | [`oracle`] | plain maps that know what every client must and must not see |
 //! | [`world`] | all of it together: the schedule |
+//! | [`token`] | key pairs of a backend, and tokens signed with them |
 //! | [`node`] | a [`world::Server`] made of real shards |
 
 pub mod actor;
@@ -25,4 +26,6 @@ pub mod profile;
 pub mod reactor;
 pub mod rng;
 pub mod stage;
+pub mod tls;
+pub mod token;
 pub mod world;

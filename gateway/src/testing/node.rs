@@ -10,6 +10,7 @@ use crate::hub::Keys;
 use crate::hub::links::Links;
 use crate::hub::message::{Message, Request, RequestId, Response};
 use crate::ids::ShardId;
+use crate::limit::Handshakes;
 use crate::mailbox::{Inbox, Outbox, Waker, pair};
 use crate::shard::{Permits, Setup, Shard, Turn};
 
@@ -72,12 +73,15 @@ impl SimNode {
             said.push(outbox);
         }
         let limit = profile.config.client.connection_limit;
+        let limits = &profile.config.client_limits;
+        let handshakes = Handshakes::of_node(limits.handshakes, limits.burst, count as u16);
         let shards = outboxes
             .into_iter()
             .zip(inboxes)
             .zip(Permits::of_node(limit, count as u16))
+            .zip(handshakes)
             .enumerate()
-            .map(|(number, ((outboxes, inboxes), permits))| {
+            .map(|(number, (((outboxes, inboxes), permits), handshakes))| {
                 let id = ShardId(number as u16);
                 let (buffers, buffer_bytes) = profile.buffers;
                 Shard::new(Setup {
@@ -88,10 +92,14 @@ impl SimNode {
                     sleeper: Waker::none().sleeper(),
                     keys,
                     permits,
+                    handshakes,
                     // Small ones leave sweeps unfinished between ticks, as large rooms do.
                     sends_per_flush: *rng.pick(&[2, 3, 5, 16, crate::reactor::FLUSH_MAX]),
+                    // The least is one check a tick.
+                    check_nanos: *rng.pick(&[1, 1, 100_000, 300_000]),
                     seed: rng.next_u64(),
                     epoch: "boot".into(),
+                    acceptor: None,
                 })
             })
             .collect();
@@ -197,6 +205,8 @@ impl Server for SimNode {
                 && held.log_bytes == 0
                 && held.blocked == 0
                 && held.users == 0
+                && held.measured == 0
+                && held.tls == 0
                 && (!forgotten || held.homes == 0 && held.history_bytes == 0)
         };
         let shard = self.shards.iter().position(|shard| !is_empty(shard))?;

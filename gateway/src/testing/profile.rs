@@ -2,12 +2,14 @@
 
 use super::net::Weather;
 use super::rng::Rng;
+use super::token::TestKey;
 use crate::config::{
-    ChannelOptions, Channels, Client, Config, IncomingCpu, Limits, LogConfig, LogFormat, Origins,
-    ReactorChoice, Shutdown, SlowPolicy, TokenConfig,
+    ChannelOptions, Channels, Client, ClientLimits, Config, IncomingCpu, Limits, LogConfig,
+    LogFormat, Origins, Proxies, Rates, ReactorChoice, Shutdown, SlowPolicy, TokenConfig,
 };
 use crate::hub::links::Bounds;
 use crate::protocol::centrifuge::Encoding;
+use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -40,6 +42,10 @@ pub struct Profile {
     pub stalls: u32,
     /// How far a shard may fall behind.
     pub bounds: Bounds,
+    /// Addresses that clients come from, in turns.
+    pub addresses: u32,
+    /// Signs the tokens of clients; `None`: they have none.
+    pub key: Option<Arc<TestKey>>,
 }
 
 /// How a client behaves.
@@ -47,6 +53,8 @@ pub struct Profile {
 pub struct Temper {
     /// How it talks.
     pub encoding: Encoding,
+    /// The window it offers permessage-deflate with, in bits; 0: it does not offer it.
+    pub window_bits: u8,
     /// Its sockets suffer from the weather.
     pub rough: bool,
     /// What may lie unread on the way to it, bytes.
@@ -105,6 +113,7 @@ fn namespaces(rng: &mut Rng) -> Vec<(String, Arc<ChannelOptions>)> {
             lag_bytes: rng.magnitude(4 * 1024, 256 * 1024) as u32,
             lag_time: Duration::from_millis(rng.magnitude(1000, 10_000)),
             presence: true,
+            compress: rng.chance(500),
             ..ChannelOptions::default()
         };
         (name.to_owned(), options)
@@ -134,6 +143,29 @@ fn namespaces(rng: &mut Rng) -> Vec<(String, Arc<ChannelOptions>)> {
         .collect()
 }
 
+/// Mostly none; else so few that they are met.
+fn client_limits(rng: &mut Rng) -> ClientLimits {
+    if !rng.chance(300) {
+        return ClientLimits::default();
+    }
+    let mut maybe = |few: u64, many: u64| match rng.chance(400) {
+        true => rng.magnitude(few, many) as u32,
+        false => 0,
+    };
+    ClientLimits {
+        handshakes: maybe(2, 20),
+        address_connections: maybe(1, 8),
+        address_handshakes: maybe(1, 10),
+        connection: Rates {
+            commands: maybe(2, 50),
+            publications: maybe(1, 20),
+            bytes: maybe(66_000, 200_000),
+        },
+        burst: Duration::from_millis(rng.range(1000, 3000)),
+        ..ClientLimits::default()
+    }
+}
+
 impl Profile {
     /// Whether the logs' budget can run out in a burst: the oldest bytes then go, whoever still needs them.
     pub fn logs_are_small(&self) -> bool {
@@ -146,7 +178,8 @@ impl Profile {
         let history_is_short = rng.chance(100);
         let few_slots = rng.chance(100);
         let ping_secs = rng.range(10, 25);
-        let config = Config {
+        let mut config = Config {
+            tls: None,
             address: ([127, 0, 0, 1], 8000).into(),
             internal_address: ([127, 0, 0, 1], 9000).into(),
             shards,
@@ -156,6 +189,7 @@ impl Profile {
             dev: false,
             debug_echo: false,
             node_name: "sim".into(),
+            proxies: Proxies::default(),
             client: Client {
                 allowed_origins: Origins::Any,
                 insecure: rng.chance(500),
@@ -194,6 +228,7 @@ impl Profile {
                     64
                 },
             },
+            client_limits: client_limits(rng),
             shutdown: Shutdown {
                 delay: Duration::from_secs(5),
                 drain: Duration::from_secs(20),
@@ -204,6 +239,11 @@ impl Profile {
                 format: LogFormat::Text,
             },
         };
+        // Tokens name nobody: with them or without, clients are the anonymous user.
+        let key = rng.chance(300).then(|| Arc::new(TestKey::ed25519()));
+        if let Some(key) = &key {
+            config.client.token.eddsa_public_key = key.public_pem().to_owned();
+        }
         let binary = if rng.chance(150) { 20 } else { 0 };
         let mut profile = Self {
             channels: Self::channels(rng, &config.channels),
@@ -228,6 +268,8 @@ impl Profile {
             binary,
             stalls: 0,
             bounds: Bounds::default(),
+            addresses: *rng.pick(&[1, 3, 10_000]),
+            key,
         };
         if profile.config.shards > 1 && rng.chance(300) {
             profile.stalls = *rng.pick(&[10, 50]);
@@ -252,6 +294,21 @@ impl Profile {
             .collect()
     }
 
+    /// A client's connection token; empty: it has none.
+    pub fn connection_token(&self) -> String {
+        self.token(&json!({}))
+    }
+
+    /// A client's token for a channel; empty: it has none.
+    pub fn subscription_token(&self, channel: &str) -> String {
+        self.token(&json!({"channel": channel}))
+    }
+
+    fn token(&self, claims: &serde_json::Value) -> String {
+        let key = self.key.as_ref();
+        key.map_or_else(String::new, |key| key.sign(None, claims))
+    }
+
     /// The options of a channel.
     pub fn options(&self, channel: &str) -> &ChannelOptions {
         let name = channel
@@ -269,9 +326,11 @@ impl Profile {
 impl Temper {
     fn draw(rng: &mut Rng) -> Self {
         let encoding = *rng.pick(&Encoding::ALL);
+        let window_bits = *rng.pick(&[0, 0, 0, 15, 15, 15, 9, 12]);
         if rng.chance(400) {
             return Self {
                 encoding,
+                window_bits,
                 rough: false,
                 window: usize::MAX,
                 reads: Reads::Promptly,
@@ -281,6 +340,7 @@ impl Temper {
         }
         Self {
             encoding,
+            window_bits,
             rough: rng.chance(700),
             window: rng.magnitude(256, 200 * 1024) as usize,
             reads: *rng.pick(&[

@@ -58,12 +58,13 @@ impl Stage {
     /// A client connects to a shard; `None`: refused.
     pub fn connect(&mut self, shard: usize, temper: &Temper) -> Option<(ConnectionId, SocketId)> {
         self.peers += 1;
-        let [_, b, c, d] = self.peers.to_be_bytes();
+        let address = self.peers % self.profile.addresses;
+        let [_, b, c, d] = address.to_be_bytes();
         let peer = ([10, b, c, d], 40_000).into();
         let socket = self.nets[shard]
             .borrow_mut()
             .connect(peer, temper.rough, temper.window)?;
-        let id = self.oracle.opened(temper, shard);
+        let id = self.oracle.opened(temper, shard, address);
         debug_assert_eq!(id, self.sockets.len());
         self.sockets.push((shard, socket));
         Some((id, socket))

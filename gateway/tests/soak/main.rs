@@ -203,6 +203,8 @@ fn check_reached(metrics: &Metrics) {
 /// as ever.
 fn fill(node: &mut Node, rng: &mut Rng) {
     let mut clients = Vec::new();
+    let mut request = Vec::new();
+    wire::upgrade(&mut request, ringway::protocol::centrifuge::Encoding::Json);
     let start = Instant::now();
     while node.metrics().unfinished() < HELD {
         assert!(
@@ -213,13 +215,14 @@ fn fill(node: &mut Node, rng: &mut Rng) {
         );
         let missing = HELD.saturating_sub(clients.len() as u64).max(50);
         for _ in 0..missing {
-            clients.push(connect_from(Ipv4Addr::LOCALHOST, node.clients, None));
+            let mut client = connect_from(Ipv4Addr::LOCALHOST, node.clients, None);
+            // Who says nothing is not accepted at once.
+            client.write_all(&request[..1]).unwrap();
+            clients.push(client);
         }
     }
-    let mut request = Vec::new();
-    wire::upgrade(&mut request, ringway::protocol::centrifuge::Encoding::Json);
     for client in &mut clients {
-        client.write_all(&request).unwrap();
+        client.write_all(&request[1..]).unwrap();
     }
     let mut statuses = [0, 0];
     for client in &mut clients {

@@ -84,6 +84,7 @@ impl Keys<'_> {
             allow_history_for_subscriber: raw.allow_history_for_subscriber,
             allow_history_for_anonymous: raw.allow_history_for_anonymous,
             allow_user_limited_channels: raw.allow_user_limited_channels,
+            compress: raw.compress,
             slow: self.choice(&at("slow.policy"), &raw.slow.policy, &POLICIES)?,
             slow_silent: raw.slow.silent,
             lag_bytes: self.size32(&at("lag.bytes"), raw.lag.bytes, 1, lag_most)?,
@@ -94,9 +95,6 @@ impl Keys<'_> {
     /// Options that can never have an effect without another are mistakes.
     fn options_can_work(&self, prefix: &str, raw: &Namespace) -> Result<(), ConfigError> {
         let at = |name: &str| format!("{prefix}.{name}");
-        self.ensure(!raw.compress, &at("compress"), || {
-            "got true, which this build does not have yet: want false".into()
-        })?;
         let (size, ttl) = (raw.history_size > 0, !raw.history_ttl.0.is_zero());
         self.ensure(size || !ttl, &at("history_ttl"), || {
             format!("set while {} is 0: history needs both", at("history_size"))

@@ -1,5 +1,5 @@
 use super::*;
-use crate::config::{ChannelOptions, SlowPolicy};
+use crate::config::{ChannelOptions, ClientLimits, Proxies, SlowPolicy};
 
 fn machine() -> Machine {
     Machine {
@@ -206,10 +206,7 @@ fn options_that_can_never_work_are_refused() {
     }
     assert!(refused(&namespace("force_push_join_leave = true")).contains("join_leave too"));
     assert!(refused(&namespace("slow.silent = true")).contains("only \"skip\" can be silent"));
-    assert!(refused(&namespace("compress = true")).contains("does not have yet"));
-    accepted(&namespace(
-        "slow = { policy = 'skip', silent = true }\ncompress = false",
-    ));
+    accepted(&namespace("slow = { policy = 'skip', silent = true }"));
 }
 
 #[test]
@@ -249,6 +246,108 @@ fn pongs_come_before_the_next_ping() {
     accepted("client.ping_interval = '9s'");
     accepted("client = { ping_interval = '0' }");
     accepted("client = { ping_interval = '1s', pong_timeout = '0' }");
+}
+
+#[test]
+fn keys_of_tokens_are_read_at_the_start() {
+    use crate::testing::token::TestKey;
+    let pem = |key: &str| {
+        format!(
+            "client.token.{key} = \"\"\"{}\"\"\"",
+            TestKey::rsa().public_pem()
+        )
+    };
+    assert!(accepted(&pem("rsa_public_key")).client.token.has_keys());
+    for (text, key) in [
+        (
+            pem("ecdsa_public_key"),
+            "client.token.ecdsa_public_key: want a PEM block",
+        ),
+        (
+            pem("hmac_secret_key"),
+            "client.token.hmac_secret_key: got a key in PEM",
+        ),
+        (
+            "client.token.eddsa_public_key = 'x'".into(),
+            "client.token.eddsa_public_key: want",
+        ),
+        (
+            "client.token.hmac_previous_secret_key = 'x'".into(),
+            "client.token.hmac_previous_secret_key: set without",
+        ),
+        (
+            format!(
+                "client.token.jwks_public_endpoint = 'https://a/k'\n{}",
+                pem("rsa_public_key")
+            ),
+            "jwks_public_endpoint: set beside",
+        ),
+        (
+            "client.token.jwks_refresh_interval = '9s'".into(),
+            "at least 10s",
+        ),
+        (
+            "client.subscription_token.rsa_public_key = 'x'".into(),
+            "client.subscription_token.rsa_public_key",
+        ),
+    ] {
+        let message = refused(&text);
+        assert!(message.contains(key), "{message}");
+        assert!(!message.contains("MII"), "{message}");
+    }
+    for bad in [
+        "ftp://a/k",
+        "a/k",
+        "https://",
+        "http:///k",
+        "https://u:hunter2@",
+    ] {
+        let message = refused(&format!("client.token.jwks_public_endpoint = '{bad}'"));
+        assert!(
+            message.contains("want an address like") && !message.contains("hunter2"),
+            "{message}"
+        );
+    }
+    for good in [
+        "http://127.0.0.1:8080/keys",
+        "https://id.example.com/.well-known/jwks.json?x=1",
+    ] {
+        let config = accepted(&format!("client.token.jwks_public_endpoint = '{good}'"));
+        assert!(
+            config.client.token.has_keys()
+                && !config
+                    .warnings()
+                    .iter()
+                    .any(|line| line.contains("no client"))
+        );
+    }
+}
+
+#[test]
+fn proxies_are_addresses_and_networks() {
+    let with =
+        |networks: &str| format!("proxy_protocol = {{ mode = 'require', networks = {networks} }}");
+    assert_eq!(accepted("").proxies, Proxies::default());
+    let proxies = accepted(&with("['10.0.0.0/8', '::1']")).proxies;
+    let networks = proxies.proxy_protocol.unwrap();
+    for (address, is_in) in [
+        ("10.255.0.1", true),
+        ("11.0.0.0", false),
+        ("::1", true),
+        ("::2", false),
+    ] {
+        assert_eq!(
+            networks.contain(address.parse().unwrap()),
+            is_in,
+            "{address}"
+        );
+    }
+    assert!(refused(&with("[]")).contains("proxy_protocol.networks: got none"));
+    assert!(refused("proxy_protocol.mode = 'on'").contains("want one of off, require"));
+    for bad in ["10.0.0.0/33", "10.0.0", "localhost", "", "*"] {
+        let message = refused(&format!("client.trusted_proxies = ['{bad}']"));
+        assert!(message.contains("client.trusted_proxies: got"), "{message}");
+    }
 }
 
 #[test]
@@ -371,4 +470,62 @@ fn a_configuration_for_tests_uses_free_ports() {
         ),
         (0, 0, 2)
     );
+}
+
+#[test]
+fn clients_are_limited_only_by_handshakes_of_an_address_unless_told() {
+    let limits = accepted("").client_limits;
+    let expected = ClientLimits {
+        burst: Duration::from_secs(5),
+        address_handshakes: 100,
+        ..ClientLimits::default()
+    };
+    assert_eq!(limits, expected);
+    assert!(checked("", DEV).unwrap().client_limits.exempts_loopback);
+}
+
+#[test]
+fn a_burst_of_bytes_holds_a_message() {
+    for name in ["connection", "user"] {
+        let with = |bytes: &str, burst: &str| {
+            format!("limits.{name}.bytes = {bytes}\nlimits.burst = '{burst}'")
+        };
+        let message = refused(&with("10_000", "5s"));
+        assert!(
+            message.contains(&format!("limits.{name}.bytes: got 10000 a second"))
+                && message.contains("client.message_size_limit (64KiB)"),
+            "{message}"
+        );
+        accepted(&with("0", "5s"));
+        accepted(&with("13_108", "5s"));
+    }
+    assert!(refused("limits.burst = '0'").contains("more than 0"));
+    assert!(refused("limits.burst = '11m'").contains("at most 10m"));
+}
+
+#[test]
+fn a_dry_run_names_limits_by_their_keys() {
+    use crate::limit::LimitSet;
+    let tried = |list: &str| {
+        accepted(&format!("limits.dry_run = {list}"))
+            .client_limits
+            .dry_run
+    };
+    assert_eq!(tried("[]"), LimitSet::default());
+    assert_eq!(tried("['*']"), LimitSet::ALL);
+    let two = tried("['limits.user.bytes', 'client.connection_limit']");
+    let known = Limit::ALL.into_iter().filter(|limit| two.has(*limit));
+    assert_eq!(
+        known.collect::<Vec<_>>(),
+        [Limit::Connections, Limit::UserBytes]
+    );
+    assert!(refused("limits.dry_run = ['limits.bytes']").contains("want some of client."));
+    // Only tried, it takes no slot away.
+    let slots = |more: &str| {
+        accepted(&format!("client.connection_limit = 7\n{more}"))
+            .limits
+            .slots_per_shard
+    };
+    assert_eq!(slots(""), 7);
+    assert!(slots("limits.dry_run = ['client.connection_limit']") > 7);
 }

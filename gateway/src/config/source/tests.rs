@@ -47,6 +47,7 @@ fn variables_are_strings_numbers_lists_and_tables() {
         ),
         ("RINGWAY_CLIENT__PING_INTERVAL", "0"),
         ("RINGWAY_LIMITS__LOG_BYTES", "65536"),
+        ("RINGWAY_LIMITS__DRY_RUN", r#"["*"]"#),
         ("RINGWAY_SHARDS", "3"),
         ("RINGWAY_CORES", "0-1"),
         (
@@ -58,6 +59,7 @@ fn variables_are_strings_numbers_lists_and_tables() {
     let raw = merged.raw;
     assert_eq!(raw.client.token.hmac_secret_key.0, "12345");
     assert_eq!(raw.client.token.audience, "a");
+    assert_eq!(raw.limits.dry_run, ["*"]);
     assert_eq!(raw.client.channel_limit, 7);
     assert!(raw.client.insecure);
     assert_eq!(raw.client.allowed_origins, ["https://a.example"]);

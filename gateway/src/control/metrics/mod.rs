@@ -5,6 +5,7 @@ pub mod process;
 
 use super::{Control, Phase, lock};
 use crate::hub::message::{Request, Response};
+use crate::limit::{Limit, Outcome};
 use crate::stats::{BUCKETS, Log2Histogram, ShardStats};
 use axum::Router;
 use axum::extract::State;
@@ -29,7 +30,14 @@ pub(super) fn router() -> Router<Control> {
 async fn metrics(State(control): State<Control>) -> impl IntoResponse {
     let shards = gather(&control, PATIENCE).await;
     let requests = lock(&control.0.requests).clone();
-    let text = render(&shards, &requests, control.phase(), &process::Usage::read());
+    let fetches = *lock(&control.0.key_fetches);
+    let text = render(
+        &shards,
+        &requests,
+        fetches,
+        control.phase(),
+        &process::Usage::read(),
+    );
     ([(header::CONTENT_TYPE, exposition::CONTENT_TYPE)], text)
 }
 
@@ -192,6 +200,16 @@ const PER_SHARD: &[PerShard] = &[
         |s| s.reactor.rearms,
     ),
     counter(
+        "ringway_proxies_refused_total",
+        "Connections without a good PROXY header, or not from the networks that may send one.",
+        |s| s.proxies_refused,
+    ),
+    counter(
+        "ringway_token_checks_deferred_total",
+        "Checks of tokens that waited for a later turn of the shard's loop.",
+        |s| s.token_checks_deferred,
+    ),
+    counter(
         "ringway_accepts_paused_total",
         "Times accepting was paused because the file table was full.",
         |s| s.reactor.accepts_paused,
@@ -201,6 +219,7 @@ const PER_SHARD: &[PerShard] = &[
 fn render(
     shards: &[Option<Box<ShardStats>>],
     requests: &Requests,
+    key_fetches: [u64; 2],
     phase: Phase,
     usage: &process::Usage,
 ) -> String {
@@ -268,6 +287,22 @@ fn render(
         "result",
         upgraded.chain(refused),
     );
+    let handshakes = live.iter().flat_map(|(_, s)| {
+        [
+            ("full", s.tls.full),
+            ("resumed", s.tls.resumed),
+            ("failed", s.tls.failed),
+            ("timed_out", s.tls.timed_out),
+            ("plaintext", s.tls.plaintext),
+        ]
+    });
+    by_label(
+        &mut page,
+        "ringway_tls_handshakes_total",
+        "TLS handshakes, by what came of them.",
+        "result",
+        handshakes,
+    );
     let errors = live
         .iter()
         .flat_map(|(_, s)| s.reply_errors.iter().copied());
@@ -278,6 +313,19 @@ fn render(
         "code",
         errors,
     );
+    let mut family = page.family(
+        Kind::Counter,
+        "ringway_limit_hits_total",
+        "Times that clients met a limit, by its key and what came of it.",
+    );
+    for limit in Limit::ALL {
+        for outcome in Outcome::ALL {
+            let hits: u64 = live.iter().map(|(_, s)| s.limits.of(limit, outcome)).sum();
+            let labels: [(&str, &dyn Display); 2] =
+                [("limit", &limit.key()), ("outcome", &outcome.name())];
+            family.sample(&labels, hits);
+        }
+    }
     let policies = ["disconnect", "skip", "latest"];
     let hits = live
         .iter()
@@ -309,6 +357,13 @@ fn render(
     for ((method, code), count) in requests {
         family.sample(&[("method", method), ("code", code)], count);
     }
+    by_label(
+        &mut page,
+        "ringway_key_fetches_total",
+        "Fetches of the public keys of tokens, by outcome.",
+        "result",
+        ["ok", "error"].into_iter().zip(key_fetches),
+    );
     process_families(&mut page, usage);
     page.finish()
 }
@@ -424,6 +479,7 @@ mod tests {
         render(
             &[stats(1), None, stats(2)],
             &requests,
+            [5, 1],
             Phase::Draining,
             &process::Usage::read(),
         )

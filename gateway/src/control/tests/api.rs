@@ -89,7 +89,10 @@ pub(super) fn everything(shard: ShardId, request: &Request) -> Option<Response> 
         Request::HistoryForget { upto: 7, .. }
         | Request::Unsubscribe { .. }
         | Request::Disconnect { .. } => Response::Done { count: 1 },
-        Request::HistoryForget { .. } | Request::Drain { .. } | Request::Stop => return None,
+        Request::HistoryForget { .. }
+        | Request::Keys { .. }
+        | Request::Drain { .. }
+        | Request::Stop => return None,
     })
 }
 

@@ -2,6 +2,7 @@
 
 mod api;
 mod health;
+mod keys;
 mod peers;
 mod publish;
 
@@ -31,6 +32,7 @@ struct Node {
     control: Control,
     phase: watch::Sender<Phase>,
     asked: Arc<Mutex<Vec<(ShardId, Request)>>>,
+    says: Arc<Mutex<Vec<Message>>>,
     stop: Arc<AtomicBool>,
 }
 
@@ -55,6 +57,7 @@ fn node_with_capacity(
 ) -> Node {
     let answer: Arc<Answer> = Arc::new(answer);
     let asked = Arc::new(Mutex::new(Vec::new()));
+    let says = Arc::new(Mutex::new(Vec::new()));
     let stop = Arc::new(AtomicBool::new(false));
     let (waker, eventfd) = Waker::eventfd().expect("an eventfd");
     let links = (0..2)
@@ -68,6 +71,7 @@ fn node_with_capacity(
                 outbox: shard_outbox,
                 answer: Arc::clone(&answer),
                 asked: Arc::clone(&asked),
+                says: Arc::clone(&says),
             };
             let stop = Arc::clone(&stop);
             std::thread::spawn(move || fake.run(&shard_waker, &shard_eventfd, &stop));
@@ -89,6 +93,7 @@ fn node_with_capacity(
         control,
         phase,
         asked,
+        says,
         stop,
     }
 }
@@ -99,6 +104,8 @@ struct Fake {
     outbox: Outbox<Message>,
     answer: Arc<Answer>,
     asked: Arc<Mutex<Vec<(ShardId, Request)>>>,
+    /// What a shard says unasked. Shard 0 says it.
+    says: Arc<Mutex<Vec<Message>>>,
 }
 
 impl Fake {
@@ -121,6 +128,12 @@ impl Fake {
                     }
                 }
                 self.inbox.recycle(batch);
+            }
+            if self.shard.0 == 0 {
+                self.outbox
+                    .batch()
+                    .messages
+                    .append(&mut self.says.lock().unwrap());
             }
             let patience = if self.outbox.publish() {
                 Duration::from_millis(50)
@@ -197,6 +210,7 @@ fn config() -> Config {
         ..ChannelOptions::default()
     };
     Config {
+        tls: None,
         address,
         internal_address: address,
         shards: 2,
@@ -205,6 +219,7 @@ fn config() -> Config {
         incoming_cpu: IncomingCpu::Auto,
         dev: true,
         debug_echo: false,
+        proxies: Proxies::default(),
         node_name: "node-a".to_owned(),
         client: Client {
             allowed_origins: Origins::Any,
@@ -235,6 +250,7 @@ fn config() -> Config {
             publication_bytes: 1024,
             slots_per_shard: 100,
         },
+        client_limits: ClientLimits::default(),
         shutdown: Shutdown {
             delay: Duration::ZERO,
             drain: Duration::ZERO,

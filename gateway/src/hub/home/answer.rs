@@ -1,6 +1,7 @@
 //! Answering: fetches of views, queries of clients and of the server API.
 
 use super::Homes;
+use crate::hub::lane::Rendition;
 use crate::hub::links::{Links, put};
 use crate::hub::message::{Message, Query, ReplyTo, Response, Span};
 use crate::hub::recover::INDEX_ENTRY;
@@ -19,7 +20,7 @@ pub struct FetchOrder<'a> {
     pub hash: u64,
     pub view: u32,
     pub generation: u32,
-    pub encoding: Encoding,
+    pub rendition: Rendition,
     pub from: u64,
     pub limit_bytes: u32,
 }
@@ -61,7 +62,7 @@ impl Homes {
             links.to(from).messages.push(Message::Fetched {
                 view: order.view,
                 generation: order.generation,
-                encoding: order.encoding,
+                rendition: order.rendition,
                 from: order.from,
                 upto: order.from,
                 floor,
@@ -99,7 +100,7 @@ impl Homes {
             let before = out.len();
             if push_publication(
                 out,
-                order.encoding,
+                order.rendition.encoding,
                 order.name,
                 &record.publication,
                 None,
@@ -131,7 +132,7 @@ impl Homes {
         batch.messages.push(Message::Fetched {
             view: order.view,
             generation: order.generation,
-            encoding: order.encoding,
+            rendition: order.rendition,
             from: start,
             upto,
             floor,

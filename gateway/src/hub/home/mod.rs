@@ -15,6 +15,7 @@ use super::presence::Presence;
 use crate::config::Config;
 use crate::ids::{Now, ShardId};
 use crate::protocol::centrifuge::Encoding;
+use crate::protocol::websocket::Deflater;
 use crate::slab::Slab;
 use hashbrown::HashTable;
 use smallvec::SmallVec;
@@ -64,6 +65,9 @@ pub struct Homes {
     /// Where the slow walk over all homes (age of records, homes nobody needs) stands.
     walk: u32,
     render: [Vec<u8>; Encoding::COUNT],
+    /// The same frames compressed; empty: not worth it.
+    deflated: [Vec<u8>; Encoding::COUNT],
+    deflater: Deflater,
     numbered: Vec<u8>,
     /// Publications accepted.
     pub publications: u64,
@@ -86,6 +90,8 @@ impl Homes {
             published: VecDeque::new(),
             walk: 0,
             render: Default::default(),
+            deflated: Default::default(),
+            deflater: Deflater::new(publish::DEFLATE_LEVEL),
             numbered: Vec::new(),
             publications: 0,
         }

@@ -1,13 +1,20 @@
-//! Publishing: number, keep, render once for each encoding that somebody reads, hand to every view.
+//! Publishing: number, keep, render once for each rendition that somebody reads, hand to every view.
 
 use super::Homes;
-use crate::hub::lane::LaneKind;
+use crate::hub::lane::{LaneKind, Rendition};
 use crate::hub::links::{Links, put};
-use crate::hub::message::{MemberChange, Message, Span};
+use crate::hub::message::{LaneMask, MemberChange, Message, Span};
 use crate::ids::{ClientId, Now};
 use crate::protocol::centrifuge::publication::{PublicationView, append_offset};
 use crate::protocol::centrifuge::{Encoding, push_join, push_leave, push_publication};
 use std::sync::Arc;
+
+/// Once for all members, so it may take its time; higher levels take twice of it and gain some per cent.
+pub(super) const DEFLATE_LEVEL: u32 = 3;
+
+/// Frames that are compressed where somebody reads them so. Smaller ones gain little; what is larger would keep the home,
+/// which compresses some 100 MB/s, from its other channels for too long.
+const DEFLATE_BYTES: std::ops::RangeInclusive<usize> = 128..=64 * 1024;
 
 /// A publication on its way in.
 #[derive(Clone, Copy, Debug)]
@@ -157,15 +164,29 @@ impl Homes {
     ) {
         let home = &mut self.homes[index];
         let mut not_json = false;
-        let wants = |lanes: crate::hub::message::LaneMask, encoding| {
-            lanes.covers(LaneKind { encoding, sideband }.mask())
+        let wants = |lanes: LaneMask, rendition: Rendition| match sideband {
+            false => lanes.covers(LaneKind::Publications(rendition).mask()),
+            true => {
+                !rendition.deflated && lanes.covers(LaneKind::Sideband(rendition.encoding).mask())
+            }
         };
         for encoding in Encoding::ALL {
-            let out = &mut self.render[encoding as usize];
-            out.clear();
-            if home.attached.iter().any(|a| wants(a.lanes, encoding)) {
-                let refused = render(out, encoding, &home.name);
+            let (plain, deflated) = (
+                &mut self.render[encoding as usize],
+                &mut self.deflated[encoding as usize],
+            );
+            plain.clear();
+            deflated.clear();
+            let [is_read_plain, is_read_deflated] = [false, true].map(|deflated| {
+                let rendition = Rendition { encoding, deflated };
+                home.attached.iter().any(|a| wants(a.lanes, rendition))
+            });
+            if is_read_plain || is_read_deflated {
+                let refused = render(plain, encoding, &home.name);
                 not_json |= refused && encoding == Encoding::Json;
+            }
+            if is_read_deflated && DEFLATE_BYTES.contains(&plain.len()) {
+                self.deflater.deflate(deflated, plain);
             }
         }
         let key = match self.config.channels.options(home.namespace).slow {
@@ -174,11 +195,11 @@ impl Homes {
             }
             _ => "",
         };
-        let rendered = &self.render;
+        let (rendered, deflated) = (&self.render, &self.deflated);
         home.attached.retain(|attachment| {
-            let is_wanted = |encoding| wants(attachment.lanes, encoding);
+            let is_wanted = |rendition| wants(attachment.lanes, rendition);
             // Sideband frames matter only to views that read them; numbers matter to all.
-            if sideband && !Encoding::ALL.into_iter().any(is_wanted) {
+            if sideband && !Rendition::all().any(is_wanted) {
                 return true;
             }
             let (view, generation) = (attachment.view, attachment.generation);
@@ -190,11 +211,15 @@ impl Homes {
                 return false;
             }
             let batch = links.to(attachment.shard);
-            let mut frames = [Span::default(); Encoding::COUNT];
-            for encoding in Encoding::ALL {
-                if is_wanted(encoding) {
-                    frames[encoding as usize] = put(batch, &rendered[encoding as usize]);
-                }
+            let mut frames = [Span::default(); Rendition::COUNT];
+            for rendition in Rendition::all().filter(|rendition| is_wanted(*rendition)) {
+                let at = rendition.encoding as usize;
+                frames[rendition.index()] = match &deflated[at][..] {
+                    // What is not worth it is the same in both.
+                    [] if rendition.deflated && frames[at].len > 0 => frames[at],
+                    [_, ..] if rendition.deflated => put(batch, &deflated[at]),
+                    _ => put(batch, &rendered[at]),
+                };
             }
             let key = put(batch, key.as_bytes());
             batch.messages.push(Message::Append {
@@ -217,7 +242,6 @@ mod tests {
     use super::*;
     use crate::hub::Keys;
     use crate::hub::links::Bounds;
-    use crate::hub::message::LaneMask;
     use crate::ids::ShardId;
     use crate::mailbox::{Inbox, Waker, pair};
     use crate::protocol::centrifuge::publication::{PublicationParts, encode};
@@ -302,9 +326,17 @@ mod tests {
         }
     }
 
+    const PLAIN: Rendition = Rendition {
+        encoding: Encoding::Json,
+        deflated: false,
+    };
+
     fn lane(sideband: bool) -> LaneMask {
-        let encoding = Encoding::Json;
-        LaneKind { encoding, sideband }.mask()
+        if sideband {
+            LaneKind::Sideband(PLAIN.encoding).mask()
+        } else {
+            LaneKind::Publications(PLAIN).mask()
+        }
     }
 
     #[test]

@@ -4,6 +4,7 @@
 use super::Encoding;
 use super::decode::{DecodeError, Fields, Payload, nothing};
 use super::schema;
+use crate::protocol::token::TokenKind;
 use std::borrow::Cow;
 
 /// One command. `id` is above zero for all that want a reply.
@@ -57,6 +58,20 @@ pub enum Method<'a> {
     SubRefresh(SubRefreshRequest<'a>),
     /// An id but no known method: error 104.
     Unknown,
+}
+
+impl Method<'_> {
+    /// The token that it brings, if any, and what it is for.
+    pub fn token(&self) -> Option<(TokenKind, &str)> {
+        let (kind, token) = match self {
+            Self::Connect(request) => (TokenKind::Connection, &request.token),
+            Self::Refresh { token } => (TokenKind::Connection, token),
+            Self::Subscribe(request) => (TokenKind::Subscription, &request.token),
+            Self::SubRefresh(request) => (TokenKind::Subscription, &request.token),
+            _ => return None,
+        };
+        (!token.is_empty()).then_some((kind, token))
+    }
 }
 
 /// Opens the connection.
@@ -204,6 +219,11 @@ impl<'a> Commands<'a> {
     /// Protobuf messages with their lengths in front.
     pub fn new(encoding: Encoding, payload: &'a [u8]) -> Self {
         Self(Payload::new(encoding, payload))
+    }
+
+    /// The bytes from the next command on: a payload of its own.
+    pub fn rest(&self) -> &'a [u8] {
+        self.0.rest()
     }
 }
 

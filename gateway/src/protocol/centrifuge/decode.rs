@@ -302,6 +302,16 @@ impl<'a> Payload<'a> {
         Self { source, any: false }
     }
 
+    /// What has not been read.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        match &self.source {
+            // What separates two objects comes before none.
+            Source::Json(scanner) => scanner.rest().trim_ascii_start(),
+            Source::Protobuf(reader) => reader.rest(),
+            Source::Failed(_) | Source::Ended => &[],
+        }
+    }
+
     /// The next message, read by one of two instances of the same function. `None` at the end and after an error; an
     /// error when there was no message at all.
     pub(super) fn next<T>(

@@ -39,6 +39,11 @@ impl<'a> Scanner<'a> {
         }
     }
 
+    /// What has not been read.
+    pub(super) fn rest(&self) -> &'a [u8] {
+        &self.text.as_bytes()[self.at..]
+    }
+
     pub(super) fn is_at_end(&self) -> bool {
         self.at == self.text.len()
     }

@@ -33,6 +33,10 @@ impl<'a> Reader<'a> {
         Self::new(&[0])
     }
 
+    pub(super) fn rest(&self) -> &'a [u8] {
+        self.rest
+    }
+
     pub(super) fn is_at_end(&self) -> bool {
         self.rest.is_empty()
     }

@@ -1,5 +1,6 @@
 //! What a request is answered: 101, or why not.
 
+use crate::protocol::websocket::DeflateOffer;
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use sha1::{Digest, Sha1};
@@ -14,6 +15,8 @@ pub enum Refusal {
     BadHost,
     /// 400: `Sec-WebSocket-Key` is absent, there twice, or not 16 bytes.
     BadKey,
+    /// 400: plain HTTP where TLS is spoken. For the caller.
+    TlsRequired,
     /// 400: an upgrade request has no body.
     UnexpectedBody,
     /// 403: the origin is not allowed. For the caller.
@@ -55,6 +58,7 @@ impl Refusal {
                 "Bad Request",
                 "Sec-WebSocket-Key must be there once, and be 16 bytes in base64",
             ),
+            Self::TlsRequired => (400, "Bad Request", "TLS is spoken here: use wss://"),
             Self::UnexpectedBody => (
                 400,
                 "Bad Request",
@@ -134,8 +138,14 @@ pub fn write_refusal(out: &mut Vec<u8>, refusal: Refusal) {
     debug_assert!(written.is_ok(), "a Vec takes everything");
 }
 
-/// Appends the 101 response: from here on both sides speak WebSocket. `subprotocol` must be one the client offered.
-pub fn write_switching(out: &mut Vec<u8>, key: &str, subprotocol: Option<&str>) {
+/// Appends the 101 response: from here on both sides speak WebSocket. `subprotocol` must be one the client offered,
+/// `deflate` its own offer.
+pub fn write_switching(
+    out: &mut Vec<u8>,
+    key: &str,
+    subprotocol: Option<&str>,
+    deflate: Option<DeflateOffer>,
+) {
     out.extend_from_slice(
         b"HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Accept: ",
     );
@@ -143,6 +153,10 @@ pub fn write_switching(out: &mut Vec<u8>, key: &str, subprotocol: Option<&str>) 
     if let Some(name) = subprotocol {
         out.extend_from_slice(b"\r\nSec-WebSocket-Protocol: ");
         out.extend_from_slice(name.as_bytes());
+    }
+    if let Some(offer) = deflate {
+        out.extend_from_slice(b"\r\nSec-WebSocket-Extensions: ");
+        offer.write_response(out);
     }
     out.extend_from_slice(b"\r\n\r\n");
 }
@@ -168,7 +182,7 @@ mod tests {
     #[test]
     fn switches_with_the_key_of_the_rfc() {
         let mut out = Vec::new();
-        write_switching(&mut out, "dGhlIHNhbXBsZSBub25jZQ==", None);
+        write_switching(&mut out, "dGhlIHNhbXBsZSBub25jZQ==", None, None);
         assert_eq!(
             String::from_utf8(out).expect("text"),
             "HTTP/1.1 101 Switching Protocols\r\nUpgrade: websocket\r\nConnection: Upgrade\r\n\
@@ -179,9 +193,14 @@ mod tests {
             &mut out,
             "dGhlIHNhbXBsZSBub25jZQ==",
             Some(SUBPROTOCOL_PROTOBUF),
+            DeflateOffer::first("permessage-deflate; server_max_window_bits=12"),
         );
         let text = String::from_utf8(out).expect("text");
-        assert!(text.ends_with("xOo=\r\nSec-WebSocket-Protocol: centrifuge-protobuf\r\n\r\n"));
+        assert!(text.ends_with(
+            "xOo=\r\nSec-WebSocket-Protocol: centrifuge-protobuf\r\n\
+             Sec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover; \
+             client_no_context_takeover; server_max_window_bits=12\r\n\r\n"
+        ));
     }
 
     #[test]
@@ -191,6 +210,7 @@ mod tests {
             (BadRequest, 400, ""),
             (BadHost, 400, ""),
             (BadKey, 400, ""),
+            (TlsRequired, 400, ""),
             (UnexpectedBody, 400, ""),
             (Forbidden, 403, ""),
             (NotFound, 404, ""),

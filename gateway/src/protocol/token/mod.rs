@@ -1,18 +1,21 @@
-//! Connection and subscription tokens: JSON Web Tokens (RFC 7519) signed with HS256. The time is an argument.
+//! Connection and subscription tokens: JSON Web Tokens (RFC 7519), signed with a secret or checked with a public key. The
+//! time is an argument, keys that must be fetched are handed in.
 
+mod claims;
+mod header;
+mod keys;
 mod sign;
 #[cfg(test)]
 mod tests;
 
+pub use keys::{ConfiguredKeys, KeyError, KeySet, KeySetError};
 pub use sign::*;
 
 use crate::config::TokenConfig;
-use base64::Engine;
-use base64::prelude::BASE64_STANDARD;
-use jsonwebtoken::{Algorithm, DecodingKey, Validation};
-use serde::Deserialize;
-use serde_json::value::RawValue;
-use std::collections::HashMap;
+use aws_lc_rs::signature::ParsedPublicKey;
+use claims::Claims;
+use header::Parts;
+use std::sync::Arc;
 
 /// Why a token is refused.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
@@ -20,6 +23,12 @@ pub enum TokenError {
     /// Too late (`exp`, `expire_at`) or too early (`nbf`): the client may fetch another one.
     #[error("token expired")]
     Expired,
+    /// It names a key that is not in the key set. The set may be old.
+    #[error("unknown key")]
+    UnknownKey,
+    /// Its key is not known, and whether there is one cannot be found out now.
+    #[error("the key cannot be had now")]
+    Unavailable,
     /// It will never do.
     #[error("invalid token: {0}")]
     Invalid(&'static str),
@@ -77,12 +86,35 @@ pub struct OptionOverrides {
     pub force_push_join_leave: Option<bool>,
 }
 
-/// Checks tokens under one configuration.
+/// What a token is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum TokenKind {
+    /// Who a connection is.
+    Connection,
+    /// That a client may subscribe to a channel.
+    Subscription,
+}
+
+impl TokenKind {
+    /// Both.
+    pub const ALL: [Self; 2] = [Self::Connection, Self::Subscription];
+}
+
+/// What must be had before a token can be checked.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Demand {
+    /// So many nanoseconds of this core, about; 0: not worth counting.
+    Nanos(u32),
+    /// A key of the key set with this id, which is not in it.
+    Key(String),
+}
+
+/// Checks tokens under one configuration, with its keys and those that were fetched.
 #[derive(Clone)]
 pub struct TokenVerifier {
-    /// `None`: no secret, so every token is refused.
-    key: Option<DecodingKey>,
-    validation: Validation,
+    keys: ConfiguredKeys,
+    /// What the key set's endpoint gave; `None`: there is no endpoint.
+    fetched: Option<Arc<KeySet>>,
     audience: String,
     issuer: String,
     user_claim: String,
@@ -95,21 +127,41 @@ impl std::fmt::Debug for TokenVerifier {
 }
 
 impl TokenVerifier {
-    /// Prepares the key.
+    /// Prepares the keys. One that cannot be used is left out: the configuration's check refuses it.
     pub fn new(config: &TokenConfig) -> Self {
-        let secret = config.hmac_secret_key.as_bytes();
-        // Signature and algorithm are the library's to check, the claims are ours: its clock is the system's.
-        let mut validation = Validation::new(Algorithm::HS256);
-        validation.required_spec_claims.clear();
-        validation.validate_exp = false;
-        validation.validate_nbf = false;
-        validation.validate_aud = false;
+        let has_endpoint = !config.jwks_public_endpoint.is_empty();
         Self {
-            key: (!secret.is_empty()).then(|| DecodingKey::from_secret(secret)),
-            validation,
+            keys: ConfiguredKeys::new(config).unwrap_or_default(),
+            fetched: has_endpoint.then(Arc::default),
             audience: config.audience.clone(),
             issuer: config.issuer.clone(),
             user_claim: user_claim(config).to_owned(),
+        }
+    }
+
+    /// From now on these are the keys of the endpoint.
+    pub fn set_fetched(&mut self, keys: Arc<KeySet>) {
+        self.fetched = Some(keys);
+    }
+
+    /// The keys of the endpoint.
+    pub fn fetched(&self) -> Option<&KeySet> {
+        self.fetched.as_deref()
+    }
+
+    /// What the check of a token takes. A token that is refused without a signature's check takes nothing.
+    pub fn demand(&self, token: &str) -> Demand {
+        if self.keys.public.is_empty() && self.fetched.is_none() {
+            return Demand::Nanos(0);
+        }
+        let Ok(parts) = Parts::of(token) else {
+            return Demand::Nanos(0);
+        };
+        match (self.public_key(&parts), parts.key_id) {
+            _ if parts.algorithm.is_hmac() => Demand::Nanos(0),
+            (Ok((_, nanos)), _) => Demand::Nanos(nanos),
+            (Err(TokenError::UnknownKey), Some(id)) => Demand::Key(id),
+            (Err(_), _) => Demand::Nanos(0),
         }
     }
 
@@ -140,32 +192,21 @@ impl TokenVerifier {
             return Err(TokenError::Invalid("no channel"));
         }
         let client = claims.string("client")?;
-        let options = match claims.get("override") {
-            Some(value) => parse::<RawOverrides>(value, "override")?.into(),
-            None => OptionOverrides::default(),
-        };
         Ok(SubscriptionClaims {
             user: claims.string(&self.user_claim)?,
             channel,
             client: (!client.is_empty()).then_some(client),
             expire_at: claims.expire_at(now)?,
             info: claims.info()?,
-            options,
+            options: claims.overrides()?,
         })
     }
 
     /// Checks all that both kinds of tokens share.
     fn verify(&self, token: &str, now: u64) -> Result<Claims, TokenError> {
-        let Some(key) = &self.key else {
-            return Err(TokenError::Invalid("no secret is configured"));
-        };
-        let decoded = jsonwebtoken::decode::<Claims>(token, key, &self.validation);
-        let decoded = decoded.map_err(|error| refusal(error.kind()))?;
-        if decoded.header.crit.is_some() {
-            // Extensions that must be understood (RFC 7515 §4.1.11): we know none.
-            return Err(TokenError::Invalid("critical header"));
-        }
-        let claims = decoded.claims;
+        let parts = Parts::of(token)?;
+        self.check_signature(&parts, now)?;
+        let claims = Claims::parse(&parts.payload()?)?;
         if claims.time("exp")?.is_some_and(|exp| now >= exp) {
             return Err(TokenError::Expired);
         }
@@ -175,20 +216,45 @@ impl TokenVerifier {
         if !self.issuer.is_empty() && claims.string("iss")? != self.issuer {
             return Err(TokenError::Invalid("issuer"));
         }
-        if !self.audience.is_empty() {
-            let audience = match claims.get("aud") {
-                Some(value) => parse::<Audience>(value, "audience")?,
-                None => Audience::Many(Vec::new()),
-            };
-            let named = match audience {
-                Audience::One(name) => name == self.audience,
-                Audience::Many(names) => names.contains(&self.audience),
-            };
-            if !named {
-                return Err(TokenError::Invalid("audience"));
-            }
+        if !self.audience.is_empty() && !claims.is_for(&self.audience)? {
+            return Err(TokenError::Invalid("audience"));
         }
         Ok(claims)
+    }
+
+    fn check_signature(&self, parts: &Parts<'_>, now: u64) -> Result<(), TokenError> {
+        let message = parts.message.as_bytes();
+        let signature = parts.signature()?;
+        let is_good = if parts.algorithm.is_hmac() {
+            if self.keys.secrets.is_empty() {
+                return Err(TokenError::Invalid("no key for its algorithm"));
+            }
+            let mut secrets = self.keys.secrets.iter();
+            secrets.any(|secret| secret.has_signed(parts.algorithm, message, &signature, now))
+        } else {
+            let (key, _) = self.public_key(parts)?;
+            key.verify_sig(message, &signature).is_ok()
+        };
+        is_good
+            .then_some(())
+            .ok_or(TokenError::Invalid("signature"))
+    }
+
+    /// The one key that may have signed a token: with an endpoint the one that the token names, else the one of the
+    /// configuration.
+    fn public_key(&self, parts: &Parts<'_>) -> Result<(&ParsedPublicKey, u32), TokenError> {
+        let none = TokenError::Invalid("no key for its algorithm");
+        if let Some(fetched) = &self.fetched {
+            let id = parts
+                .key_id
+                .as_ref()
+                .ok_or(TokenError::Invalid("no key id"))?;
+            let key = fetched.get(id).ok_or(TokenError::UnknownKey)?;
+            return key.fit_for(parts.algorithm).ok_or(none);
+        }
+        let mut keys = self.keys.public.iter();
+        keys.find_map(|key| key.fit_for(parts.algorithm))
+            .ok_or(none)
     }
 }
 
@@ -197,147 +263,5 @@ fn user_claim(config: &TokenConfig) -> &str {
     match config.user_id_claim.as_str() {
         "" => "sub",
         claim => claim,
-    }
-}
-
-/// In words that tell nothing of the token's content.
-fn refusal(kind: &jsonwebtoken::errors::ErrorKind) -> TokenError {
-    use jsonwebtoken::errors::ErrorKind;
-    TokenError::Invalid(match kind {
-        ErrorKind::InvalidSignature => "signature",
-        ErrorKind::InvalidAlgorithm | ErrorKind::InvalidAlgorithmName => "algorithm",
-        _ => "malformed",
-    })
-}
-
-fn parse<'a, T: Deserialize<'a>>(
-    value: &'a RawValue,
-    claim: &'static str,
-) -> Result<T, TokenError> {
-    serde_json::from_str(value.get()).map_err(|_| TokenError::Invalid(claim))
-}
-
-/// The claims by their names, still as text. `null` counts as absent.
-#[derive(Deserialize)]
-#[serde(transparent)]
-struct Claims(HashMap<String, Box<RawValue>>);
-
-impl Claims {
-    fn get(&self, name: &str) -> Option<&RawValue> {
-        let value = self.0.get(name)?;
-        (value.get() != "null").then_some(value)
-    }
-
-    /// Text; empty when absent.
-    fn string(&self, name: &str) -> Result<String, TokenError> {
-        self.get(name).map_or_else(
-            || Ok(String::new()),
-            |value| parse(value, "claim is no text"),
-        )
-    }
-
-    /// Unix seconds; fractions are cut.
-    fn time(&self, name: &str) -> Result<Option<u64>, TokenError> {
-        let Some(value) = self.get(name) else {
-            return Ok(None);
-        };
-        // The cast saturates: times before 1970 are 0.
-        parse::<f64>(value, "claim is no time").map(|seconds| Some(seconds as u64))
-    }
-
-    fn expire_at(&self, now: u64) -> Result<Option<u64>, TokenError> {
-        match self.time("expire_at")? {
-            None => self.time("exp"),
-            Some(0) => Ok(None),
-            Some(time) if time <= now => Err(TokenError::Expired),
-            Some(time) => Ok(Some(time)),
-        }
-    }
-
-    fn info(&self) -> Result<Vec<u8>, TokenError> {
-        json_or_base64(self.get("info"), &self.string("b64info")?)
-    }
-
-    fn subscriptions(&self) -> Result<Vec<(String, TokenSubscription)>, TokenError> {
-        let mut subscriptions = Vec::new();
-        if let Some(value) = self.get("subs") {
-            let subs: std::collections::BTreeMap<String, RawSubscription<'_>> =
-                parse(value, "subs")?;
-            for (channel, sub) in subs {
-                let subscription = TokenSubscription {
-                    info: json_or_base64(sub.info, &sub.b64info)?,
-                    data: json_or_base64(sub.data, &sub.b64data)?,
-                    options: sub.r#override.unwrap_or_default().into(),
-                };
-                subscriptions.push((channel, subscription));
-            }
-        }
-        if subscriptions.is_empty()
-            && let Some(value) = self.get("channels")
-        {
-            let mut channels: Vec<String> = parse(value, "channels")?;
-            channels.sort_unstable();
-            channels.dedup();
-            let without_options = |channel| (channel, TokenSubscription::default());
-            subscriptions.extend(channels.into_iter().map(without_options));
-        }
-        Ok(subscriptions)
-    }
-}
-
-fn json_or_base64(json: Option<&RawValue>, base64: &str) -> Result<Vec<u8>, TokenError> {
-    if base64.is_empty() {
-        return Ok(json.map_or_else(Vec::new, |value| value.get().into()));
-    }
-    BASE64_STANDARD
-        .decode(base64)
-        .map_err(|_| TokenError::Invalid("base64"))
-}
-
-#[derive(Deserialize)]
-#[serde(untagged)]
-enum Audience {
-    One(String),
-    Many(Vec<String>),
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct RawSubscription<'a> {
-    #[serde(borrow)]
-    info: Option<&'a RawValue>,
-    b64info: String,
-    #[serde(borrow)]
-    data: Option<&'a RawValue>,
-    b64data: String,
-    r#override: Option<RawOverrides>,
-}
-
-#[derive(Deserialize, Default)]
-#[serde(default)]
-struct RawOverrides {
-    presence: Option<RawOverride>,
-    join_leave: Option<RawOverride>,
-    force_recovery: Option<RawOverride>,
-    force_positioning: Option<RawOverride>,
-    force_push_join_leave: Option<RawOverride>,
-}
-
-#[derive(Deserialize)]
-struct RawOverride {
-    #[serde(default)]
-    value: bool,
-}
-
-impl From<RawOverrides> for OptionOverrides {
-    fn from(raw: RawOverrides) -> Self {
-        let value = |option: Option<RawOverride>| option.map(|option| option.value);
-        Self {
-            presence: value(raw.presence),
-            join_leave: value(raw.join_leave),
-            force_recovery: value(raw.force_recovery),
-            force_positioning: value(raw.force_positioning),
-            force_push_join_leave: value(raw.force_push_join_leave),
-        }
     }
 }

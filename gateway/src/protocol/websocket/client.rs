@@ -2,7 +2,7 @@
 //! gateway.
 
 use super::error::WsError;
-use super::frame::{Header, Opcode, Sender, write_masked_header};
+use super::frame::{Header, Opcode, RSV1, Sender, write_masked_header};
 use super::mask::apply_mask;
 use crate::protocol::http::accept_key;
 
@@ -36,6 +36,8 @@ pub struct Switched<'a> {
     pub head_len: usize,
     /// The sub-protocol it chose.
     pub subprotocol: Option<&'a str>,
+    /// The extensions it agreed to.
+    pub extensions: Option<&'a str>,
 }
 
 /// A server that did not agree.
@@ -82,11 +84,11 @@ pub fn parse_switching<'a>(
     if value("Sec-WebSocket-Accept") != Some(&accept_key(key)[..]) {
         return Err(UpgradeFailed::WrongAccept);
     }
-    let subprotocol =
-        value("Sec-WebSocket-Protocol").and_then(|value| std::str::from_utf8(value).ok());
+    let text = |name| value(name).and_then(|value| std::str::from_utf8(value).ok());
     Ok(Some(Switched {
         head_len,
-        subprotocol,
+        subprotocol: text("Sec-WebSocket-Protocol"),
+        extensions: text("Sec-WebSocket-Extensions"),
     }))
 }
 
@@ -114,6 +116,11 @@ pub fn write_masked_fragment(
     }
 }
 
+/// Marks the first frame of a message, at the start of `frame`, as compressed (RFC 7692 section 6).
+pub fn mark_deflated(frame: &mut [u8]) {
+    frame[0] |= RSV1;
+}
+
 /// A frame from a server, lent until the next call.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ServerFrame<'b> {
@@ -121,6 +128,8 @@ pub struct ServerFrame<'b> {
     pub fin: bool,
     /// What it is; fragments are not put together.
     pub opcode: Opcode,
+    /// Its message is compressed; it is not inflated. Only on a message's first frame.
+    pub deflated: bool,
     /// Its bytes. Text is not checked to be UTF-8.
     pub payload: &'b [u8],
 }
@@ -131,12 +140,18 @@ pub struct ClientDecoder {
     buffer: Vec<u8>,
     /// Start of what has not been read.
     at: usize,
+    deflate: bool,
 }
 
 impl ClientDecoder {
     /// A decoder at the start of a connection, right behind the head of the 101 response.
     pub fn new() -> Self {
         Self::default()
+    }
+
+    /// permessage-deflate was agreed.
+    pub fn allow_deflate(&mut self) {
+        self.deflate = true;
     }
 
     /// Adds bytes that arrived.
@@ -155,7 +170,7 @@ impl ClientDecoder {
     /// A header that a server must not send.
     pub fn next_frame(&mut self) -> Result<Option<ServerFrame<'_>>, WsError> {
         let rest = &self.buffer[self.at..];
-        let Some(header) = Header::parse(rest, Sender::Server)? else {
+        let Some(header) = Header::parse(rest, Sender::Server, self.deflate)? else {
             return Ok(None);
         };
         let Some(payload) = rest[header.header_len..].get(..header.payload_len) else {
@@ -165,6 +180,7 @@ impl ClientDecoder {
         Ok(Some(ServerFrame {
             fin: header.fin,
             opcode: header.opcode,
+            deflated: header.deflated,
             payload,
         }))
     }
@@ -204,7 +220,12 @@ mod tests {
         assert!(parsed.offers_protobuf && used == request.len());
 
         let mut response = Vec::new();
-        write_switching(&mut response, parsed.key, Some(SUBPROTOCOL_PROTOBUF));
+        write_switching(
+            &mut response,
+            parsed.key,
+            Some(SUBPROTOCOL_PROTOBUF),
+            parsed.deflate,
+        );
         let head_len = response.len();
         response.extend_from_slice(&[0x89, 0]);
         for cut in 0..head_len {
@@ -217,6 +238,7 @@ mod tests {
         let switched = Switched {
             head_len,
             subprotocol: Some(SUBPROTOCOL_PROTOBUF),
+            extensions: None,
         };
         assert_eq!(parse_switching(&response, KEY), Ok(Some(switched)));
         assert_eq!(

@@ -1,6 +1,7 @@
 //! From the bytes of a client to messages.
 
 use super::close::parse_close;
+use super::deflate::Inflater;
 use super::error::WsError;
 use super::frame::{CONTROL_MAX, HEADER_MAX, Header, Opcode, Sender};
 use super::mask::{apply_mask, rotate_mask};
@@ -10,10 +11,24 @@ use std::ops::Range;
 /// What a client may send.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Limits {
-    /// The most payload bytes of a message, all its fragments together.
+    /// The most payload bytes of a message, all its fragments together; inflated, if it is compressed.
     pub message_bytes: usize,
     /// The most frames a message may come in, at least 1.
     pub fragments: u32,
+    /// permessage-deflate was agreed: messages may be compressed.
+    pub deflate: bool,
+}
+
+impl Limits {
+    /// The most payload bytes that may arrive of a message. What does not shrink grows a little when it is compressed; the
+    /// worst encoder, one that knows only the fixed codes, makes nine bits of eight.
+    fn arriving_bytes(&self, deflated: bool) -> usize {
+        if deflated {
+            self.message_bytes + self.message_bytes / 8 + 64
+        } else {
+            self.message_bytes
+        }
+    }
 }
 
 /// Something a client said, lent until the next call.
@@ -40,11 +55,11 @@ pub enum Message<'b> {
 ///
 /// # Use
 /// ```
-/// # use ringway::protocol::websocket::{Decoder, Limits, WsError};
-/// # fn example(decoder: &mut Decoder, limits: &Limits, input: &mut [u8]) -> Result<(), WsError> {
+/// # use ringway::protocol::websocket::{Decoder, Inflater, Limits, WsError};
+/// # fn example(decoder: &mut Decoder, limits: &Limits, inflater: &mut Inflater, input: &mut [u8]) -> Result<(), WsError> {
 /// let mut at = 0;
 /// loop {
-///     let (used, message) = decoder.decode(limits, &mut input[at..])?;
+///     let (used, message) = decoder.decode(limits, inflater, &mut input[at..])?;
 ///     at += used;
 ///     let Some(message) = message else { break };
 ///     # let _ = message;
@@ -67,12 +82,14 @@ const _: () = assert!(size_of::<Assembly>() <= 224);
 struct Assembly {
     /// The payload of the message so far, unmasked.
     payload: Vec<u8>,
-    /// How much of `payload` is known to be UTF-8; only for text.
+    /// How much of `payload` is known to be UTF-8; only for text that is not compressed.
     valid: usize,
     /// The frame whose payload is coming in.
     frame: Option<Incoming>,
     /// The kind of the message that has begun and not ended.
     message: Option<DataKind>,
+    /// Whether that message is compressed.
+    deflated: bool,
     /// Frames of the message so far.
     fragments: u32,
     header_len: u8,
@@ -110,6 +127,8 @@ enum Found {
     Control(Opcode),
     /// A data message that was cut or fragmented.
     Message(DataKind),
+    /// A compressed message, in the input or else in the assembly. What it inflates to is not checked yet.
+    Deflated(DataKind, Option<Range<usize>>),
 }
 
 impl Decoder {
@@ -131,14 +150,16 @@ impl Decoder {
     }
 
     /// Consumes bytes from the front of `input` up to the end of the next message, and says how many. Without a message
-    /// all of `input` was consumed. Bytes of `input` are unmasked where they lie.
+    /// all of `input` was consumed. Bytes of `input` are unmasked where they lie; a compressed message is inflated when all
+    /// of it is there, so that nothing but its own bytes is held until then.
     ///
     /// # Errors
-    /// The first thing wrong in the stream, as soon as its bytes show it; every whole message in front of it has been
-    /// returned before. The decoder owns nothing afterwards and must not be given more.
+    /// The first thing wrong in the stream, as soon as its bytes show it (in a compressed message: at its end); every whole
+    /// message in front of it has been returned before. The decoder owns nothing afterwards and must not be given more.
     pub fn decode<'b>(
         &'b mut self,
         limits: &Limits,
+        inflater: &'b mut Inflater,
         input: &'b mut [u8],
     ) -> Result<(usize, Option<Message<'b>>), WsError> {
         let (used, found) = match self.advance(limits, input) {
@@ -148,25 +169,25 @@ impl Decoder {
                 return Err(error);
             }
         };
-        let message = match (found, &self.assembly) {
-            (None, _) => None,
-            (Some(Found::Input(opcode, range)), _) => {
-                Some(Message::from_frame(opcode, &input[range]))
-            }
-            (Some(Found::Control(opcode)), Some(assembly)) => {
-                Some(Message::from_frame(opcode, assembly.control()))
-            }
-            (Some(Found::Message(DataKind::Text)), Some(assembly)) => {
-                Some(Message::Text(&assembly.payload))
-            }
-            (Some(Found::Message(DataKind::Binary)), Some(assembly)) => {
-                Some(Message::Binary(&assembly.payload))
-            }
-            (Some(Found::Control(_) | Found::Message(_)), None) => {
-                unreachable!("lent from an assembly that is not there")
+        let Some(found) = found else {
+            return Ok((used, None));
+        };
+        let message = match found {
+            Found::Input(opcode, range) => Message::from_frame(opcode, &input[range]),
+            Found::Control(opcode) => Message::from_frame(opcode, self.held().control()),
+            Found::Message(kind) => kind.message(&self.held().payload),
+            Found::Deflated(kind, range) => {
+                let payload = range.map_or_else(|| &self.held().payload[..], |range| &input[range]);
+                match inflate(limits, inflater, kind, payload) {
+                    Ok(message) => message,
+                    Err(error) => {
+                        self.assembly = None;
+                        return Err(error);
+                    }
+                }
             }
         };
-        Ok((used, message))
+        Ok((used, Some(message)))
     }
 
     /// [`Decoder::decode`] without borrows: finds the next message and leaves its bytes, checked, where `Found` says.
@@ -205,7 +226,7 @@ impl Decoder {
                     if rest.is_empty() {
                         return Ok((at, None));
                     }
-                    let Some(header) = Header::parse(rest, Sender::Client)? else {
+                    let Some(header) = Header::parse(rest, Sender::Client, limits.deflate)? else {
                         self.assembly().keep_header(rest);
                         return Ok((input.len(), None));
                     };
@@ -216,8 +237,14 @@ impl Decoder {
                             at + header.header_len..at + header.header_len + header.payload_len;
                         let payload = &mut input[range.clone()];
                         apply_mask(payload, header.mask);
-                        check_payload(header.opcode, payload)?;
-                        return Ok((range.end, Some(Found::Input(header.opcode, range))));
+                        let end = range.end;
+                        let found = if header.deflated {
+                            Found::Deflated(DataKind::of(header.opcode), Some(range))
+                        } else {
+                            check_payload(header.opcode, payload)?;
+                            Found::Input(header.opcode, range)
+                        };
+                        return Ok((end, Some(found)));
                     }
                     self.assembly().begin_frame(&header);
                     at += header.header_len;
@@ -229,6 +256,11 @@ impl Decoder {
     /// Whether the frame is an event by itself: control, or a data message in one frame.
     fn is_whole_message(&self, header: &Header) -> bool {
         header.opcode.is_control() || (header.fin && header.opcode != Opcode::Continuation)
+    }
+
+    /// Where what was found lies.
+    fn held(&self) -> &Assembly {
+        self.assembly.as_deref().expect("found in an assembly")
     }
 
     fn assembly(&mut self) -> &mut Assembly {
@@ -247,10 +279,14 @@ fn admit(assembly: Option<&Assembly>, header: &Header, limits: &Limits) -> Resul
         (Opcode::Text | Opcode::Binary, true) => return Err(WsError::InterruptedMessage),
         _ => {}
     }
-    let (held, fragments) = begun.map_or((0, 0), |assembly| {
-        (assembly.payload.len(), assembly.fragments)
+    let (held, fragments, deflated) = begun.map_or((0, 0, header.deflated), |assembly| {
+        (
+            assembly.payload.len(),
+            assembly.fragments,
+            assembly.deflated,
+        )
     });
-    if header.payload_len > limits.message_bytes.saturating_sub(held) {
+    if header.payload_len > limits.arriving_bytes(deflated).saturating_sub(held) {
         return Err(WsError::MessageTooBig);
     }
     if fragments >= limits.fragments {
@@ -268,6 +304,36 @@ fn check_payload(opcode: Opcode, payload: &[u8]) -> Result<(), WsError> {
     }
 }
 
+/// The message whose compressed bytes are `payload`, checked.
+fn inflate<'b>(
+    limits: &Limits,
+    inflater: &'b mut Inflater,
+    kind: DataKind,
+    payload: &[u8],
+) -> Result<Message<'b>, WsError> {
+    let inflated = inflater.inflate(payload, limits.message_bytes)?;
+    if kind == DataKind::Text && !is_utf8(inflated) {
+        return Err(WsError::InvalidUtf8);
+    }
+    Ok(kind.message(inflated))
+}
+
+impl DataKind {
+    fn of(opcode: Opcode) -> Self {
+        match opcode {
+            Opcode::Text => Self::Text,
+            _ => Self::Binary,
+        }
+    }
+
+    fn message(self, payload: &[u8]) -> Message<'_> {
+        match self {
+            Self::Text => Message::Text(payload),
+            Self::Binary => Message::Binary(payload),
+        }
+    }
+}
+
 impl Default for Assembly {
     fn default() -> Self {
         Self {
@@ -275,6 +341,7 @@ impl Default for Assembly {
             valid: 0,
             frame: None,
             message: None,
+            deflated: false,
             fragments: 0,
             header_len: 0,
             control_len: 0,
@@ -305,9 +372,8 @@ impl Assembly {
         for (i, &byte) in input.iter().enumerate() {
             self.header[usize::from(self.header_len)] = byte;
             self.header_len += 1;
-            if let Some(header) =
-                Header::parse(&self.header[..usize::from(self.header_len)], Sender::Client)?
-            {
+            let held = &self.header[..usize::from(self.header_len)];
+            if let Some(header) = Header::parse(held, Sender::Client, limits.deflate)? {
                 admit(Some(self), &header, limits)?;
                 self.header_len = 0;
                 self.begin_frame(&header);
@@ -322,8 +388,7 @@ impl Assembly {
         let mut control = None;
         match header.opcode {
             Opcode::Continuation => self.fragments += 1,
-            Opcode::Text => self.begin_message(DataKind::Text),
-            Opcode::Binary => self.begin_message(DataKind::Binary),
+            Opcode::Text | Opcode::Binary => self.begin_message(header),
             Opcode::Close | Opcode::Ping | Opcode::Pong => {
                 self.control_len = 0;
                 control = Some(header.opcode);
@@ -337,12 +402,13 @@ impl Assembly {
         });
     }
 
-    fn begin_message(&mut self, kind: DataKind) {
+    fn begin_message(&mut self, header: &Header) {
         debug_assert!(
             self.payload.is_empty() && self.valid == 0,
             "the last message was given up with its assembly"
         );
-        self.message = Some(kind);
+        self.message = Some(DataKind::of(header.opcode));
+        self.deflated = header.deflated;
         self.fragments = 1;
     }
 
@@ -373,11 +439,13 @@ impl Assembly {
                 self.payload.extend_from_slice(piece);
                 self.check_text(frame.fin)?;
                 let ended = frame.fin && self.frame.is_none();
-                if ended {
-                    self.message.take().map(Found::Message)
-                } else {
-                    None
-                }
+                self.message.take_if(|_| ended).map(|kind| {
+                    if self.deflated {
+                        Found::Deflated(kind, None)
+                    } else {
+                        Found::Message(kind)
+                    }
+                })
             }
         };
         Ok((len, found))
@@ -385,7 +453,7 @@ impl Assembly {
 
     /// Checks what has arrived of a text message; with the last frame over, nothing unfinished may be left.
     fn check_text(&mut self, last_frame: bool) -> Result<(), WsError> {
-        if self.message != Some(DataKind::Text) {
+        if self.message != Some(DataKind::Text) || self.deflated {
             return Ok(());
         }
         self.valid =

@@ -5,7 +5,7 @@ use crate::protocol::codes::Disconnect;
 /// A violation of RFC 6455, or of a limit, by the peer. The connection is over: nothing after it can be decoded.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum WsError {
-    /// A reserved bit is set, but no extension was agreed (section 5.2).
+    /// A reserved bit is set that no agreed extension gives a meaning here (section 5.2; RFC 7692 section 6).
     #[error("a reserved bit is set")]
     ReservedBits,
     /// Opcodes 3 to 7 and 11 to 15 have no meaning (section 5.2).
@@ -50,6 +50,12 @@ pub enum WsError {
     /// A message in more than [`Limits::fragments`](super::Limits::fragments) frames.
     #[error("a message has too many fragments")]
     TooManyFragments,
+    /// A compressed message that is none (RFC 7692 section 7.2.2).
+    #[error("a compressed message is not DEFLATE")]
+    InvalidDeflate,
+    /// A compressed message that grows far more than text does.
+    #[error("a compressed message inflates too far")]
+    InflatesTooFar,
 }
 
 impl WsError {
@@ -57,7 +63,10 @@ impl WsError {
     pub fn disconnect(self) -> Disconnect {
         match self {
             Self::InvalidUtf8 => Disconnect::WS_INVALID_UTF8,
-            Self::MessageTooBig | Self::TooManyFragments => Disconnect::WS_TOO_BIG,
+            Self::InvalidDeflate => Disconnect::WS_INVALID_DEFLATE,
+            Self::MessageTooBig | Self::TooManyFragments | Self::InflatesTooFar => {
+                Disconnect::WS_TOO_BIG
+            }
             Self::ReservedBits
             | Self::ReservedOpcode(_)
             | Self::Unmasked

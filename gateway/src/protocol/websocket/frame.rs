@@ -11,6 +11,8 @@ pub(super) const HEADER_MAX: usize = 14;
 
 const FIN: u8 = 0x80;
 const RESERVED: u8 = 0x70;
+/// "This message is compressed" (RFC 7692 section 6), on its first frame, where that was agreed.
+pub(super) const RSV1: u8 = 0x40;
 const MASKED: u8 = 0x80;
 
 /// What a frame is.
@@ -72,6 +74,8 @@ pub(super) enum Sender {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) struct Header {
     pub(super) fin: bool,
+    /// The message is compressed. On its first frame only.
+    pub(super) deflated: bool,
     pub(super) opcode: Opcode,
     /// All zero from a server.
     pub(super) mask: [u8; 4],
@@ -82,18 +86,27 @@ pub(super) struct Header {
 
 impl Header {
     /// Reads the header at the start of `bytes`; `None` when it goes on behind them. What is wrong is reported with the
-    /// first byte that shows it.
-    pub(super) fn parse(bytes: &[u8], sender: Sender) -> Result<Option<Self>, WsError> {
+    /// first byte that shows it. `deflate`: permessage-deflate was agreed.
+    pub(super) fn parse(
+        bytes: &[u8],
+        sender: Sender,
+        deflate: bool,
+    ) -> Result<Option<Self>, WsError> {
         let Some(&first) = bytes.first() else {
             return Ok(None);
         };
-        if first & RESERVED != 0 {
-            return Err(WsError::ReservedBits);
-        }
+        let deflated = match first & RESERVED {
+            0 => false,
+            RSV1 if deflate => true,
+            _ => return Err(WsError::ReservedBits),
+        };
         let opcode = Opcode::from_bits(first & 0x0f)?;
         let fin = first & FIN != 0;
         if opcode.is_control() && !fin {
             return Err(WsError::FragmentedControl);
+        }
+        if deflated && !matches!(opcode, Opcode::Text | Opcode::Binary) {
+            return Err(WsError::ReservedBits);
         }
         let Some(&second) = bytes.get(1) else {
             return Ok(None);
@@ -144,6 +157,7 @@ impl Header {
         };
         Ok(Some(Self {
             fin,
+            deflated,
             opcode,
             mask,
             payload_len,

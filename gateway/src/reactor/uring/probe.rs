@@ -137,8 +137,8 @@ impl fmt::Display for List<'_> {
 
 /// `uname -r`, or an empty string.
 pub(super) fn kernel_release() -> String {
-    let release = std::fs::read_to_string("/proc/sys/kernel/osrelease").unwrap_or_default();
-    release.trim().to_owned()
+    let names = rustix::system::uname();
+    names.release().to_string_lossy().into_owned()
 }
 
 /// What a kernel of this name lacks; `None`: nothing, or the name says nothing (then the ring will tell).

@@ -22,6 +22,7 @@ pub(super) const COARSE_MILLIS: u64 = 500;
 pub(crate) struct ConnectionBook {
     pub(crate) temper: Temper,
     pub(crate) shard: usize,
+    pub(crate) address: u32,
     pub(crate) opened: Stamp,
     /// Its client id, once connected.
     pub(crate) client: Option<String>,
@@ -37,6 +38,9 @@ pub(crate) struct ConnectionBook {
     pub(super) unanswered: VecDeque<u64>,
     /// When it last answered one that was overdue: it may be closed already.
     pub(super) ponged_late: u64,
+    /// Its commands that were carried out, publications among them, and those that were refused for being too many.
+    pub(super) done: [u64; 2],
+    pub(super) put_off: u64,
     /// The client closed or dropped it.
     pub(crate) left: bool,
     /// It ended.
@@ -50,10 +54,11 @@ pub(crate) struct ConnectionBook {
 }
 
 impl ConnectionBook {
-    pub(crate) fn new(temper: Temper, shard: usize, opened: Stamp) -> Self {
+    pub(crate) fn new(temper: Temper, shard: usize, address: u32, opened: Stamp) -> Self {
         Self {
             temper,
             shard,
+            address,
             opened,
             client: None,
             pending: VecDeque::new(),
@@ -62,6 +67,8 @@ impl ConnectionBook {
             stalled_then: 0,
             unanswered: VecDeque::new(),
             ponged_late: 0,
+            done: [0; 2],
+            put_off: 0,
             left: false,
             ended: false,
             expelled: None,
@@ -219,6 +226,7 @@ impl Oracle {
             ));
         }
         self.digest(u64::from(id));
+        self.within_paces(connection, &ask, reply)?;
         if let ReplyKind::Error(error) = &reply.kind {
             *self.tally.reply_errors.entry(error.code).or_default() += 1;
             if error.message.is_empty() {
@@ -301,8 +309,10 @@ impl Oracle {
             self.publications.get_mut(id).expect("it was sent").fate = Fate::Refused;
         }
         let is_fine = match (ask, code) {
-            (Ask::Unsubscribe(_) | Ask::Ping, _) => false,
+            (Ask::Unsubscribe(_), _) => false,
             (Ask::Connect, code) => code == 111 && self.profile.stalls > 0,
+            (Ask::Ping | Ask::Wrong(_), 111) => self.measures_connections(),
+            (Ask::Ping, _) => false,
             (Ask::Wrong(expected), code) => *expected == code,
             // Too many requests: a peer is behind. Temporary, and honest.
             (_, 111) => true,
@@ -355,7 +365,7 @@ impl Oracle {
         book.client = Some(result.client.to_string());
         book.pinged = now.millis;
         book.stalled_then = self.stalled_millis;
-        Ok(())
+        self.was_let_in(connection)
     }
 
     fn subscribed(

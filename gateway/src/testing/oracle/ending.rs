@@ -1,6 +1,7 @@
 //! The end of a connection: it needs a reason.
 
 use super::connection::COARSE_MILLIS;
+use super::limits::PUT_OFF_ENOUGH;
 use super::{ConnectionId, Oracle, Verdict, violation};
 use crate::protocol::centrifuge::Encoding;
 use crate::testing::net::Facts;
@@ -48,7 +49,10 @@ impl Oracle {
         self.digest(connection as u64);
         let slots_are_few = self.profile.config.limits.slots_per_shard < 64;
         let has_binary = self.channels.values().any(|channel| channel.has_binary);
+        let may_be_refused = self.may_be_refused();
+        self.tally.refused += u64::from(*end == End::Refused(503));
         let config = &self.profile.config.client;
+        let limits = &self.profile.config.client_limits;
         let book = &mut self.connections[connection];
         book.ended = true;
         book.members.clear();
@@ -56,7 +60,7 @@ impl Oracle {
         // When the client is not to blame for what its socket does.
         let is_disturbed = facts.was_short || book.temper.reads != Reads::Promptly;
         let is_excused = match end {
-            End::Refused(503) => slots_are_few,
+            End::Refused(503) => slots_are_few || may_be_refused,
             // It said nothing, or half of it.
             End::Refused(408) => book.temper.mute,
             End::Refused(_) => false,
@@ -77,6 +81,7 @@ impl Oracle {
                         // A socket's own delays are the client's.
                         is_disturbed || !book.temper.pongs && (is_overdue || was_overdue)
                     }
+                    3013 => book.put_off >= PUT_OFF_ENOUGH || limits.connection.bytes > 0,
                     3502 => {
                         book.client.is_none()
                             && now
@@ -92,7 +97,8 @@ impl Oracle {
                 facts.was_reset
                     || is_disturbed
                     || book.temper.mute
-                    || (slots_are_few && book.client.is_none())
+                    || (slots_are_few || limits.address_connections + limits.address_handshakes > 0)
+                        && book.client.is_none()
             }
         };
         match is_excused {

@@ -9,6 +9,7 @@
 //!   false`), or the policy is a silent one, and its socket was ever short.
 //! * `recovered: true` means that nothing is missing; `false` means that something could not be had any more.
 //! * A client that behaves is never closed; whatever is closed has a reason that its client gave.
+//! * Nobody gets more than the limits say, and nobody is refused where there are none.
 //! * Pings come in time, and who does not answer them goes.
 //! * When all is quiet, nothing that was accepted is missing anywhere, and presence is exactly who is there.
 
@@ -16,6 +17,7 @@ mod channel;
 mod connection;
 mod ending;
 mod history;
+mod limits;
 mod membership;
 mod order;
 #[cfg(test)]
@@ -149,6 +151,9 @@ pub struct Tally {
     pub pings: u64,
     pub skipped: u64,
     pub histories: u64,
+    pub refused: u64,
+    pub put_off: u64,
+    pub inflated: u64,
 }
 
 /// The shadow of the whole node.
@@ -218,6 +223,11 @@ impl Oracle {
         self.digest = (self.digest.rotate_left(5) ^ value).wrapping_mul(0x517c_c1b7_2722_0a95);
     }
 
+    /// So many compressed messages were read.
+    pub fn inflated(&mut self, messages: u64) {
+        self.tally.inflated += messages;
+    }
+
     /// How often things happened.
     pub fn tally(&self) -> &Tally {
         &self.tally
@@ -228,11 +238,11 @@ impl Oracle {
         self.digest
     }
 
-    /// A connection to a shard begins.
-    pub fn opened(&mut self, temper: &Temper, shard: usize) -> ConnectionId {
+    /// A connection to a shard begins, from an address.
+    pub fn opened(&mut self, temper: &Temper, shard: usize, address: u32) -> ConnectionId {
         let now = self.stamp();
         self.connections
-            .push(ConnectionBook::new(temper.clone(), shard, now));
+            .push(ConnectionBook::new(temper.clone(), shard, address, now));
         self.tally.connections += 1;
         self.connections.len() - 1
     }

@@ -57,13 +57,14 @@ impl Scene {
     fn client(&mut self) -> ConnectionId {
         let temper = Temper {
             encoding: Encoding::Json,
+            window_bits: 0,
             rough: false,
             window: usize::MAX,
             reads: Reads::Promptly,
             pongs: true,
             mute: false,
         };
-        let connection = self.oracle.opened(&temper, 0);
+        let connection = self.oracle.opened(&temper, 0, 0);
         let id = self.asks(connection, Ask::Connect);
         let client = self.oracle.profile.config.client.clone();
         let result = Connected {

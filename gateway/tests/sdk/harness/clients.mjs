@@ -8,13 +8,13 @@ export const ENCODINGS = ['json', 'protobuf'];
 
 /**
  * An SDK client, not connected yet. `client.socket()` is its newest WebSocket. Its publications' data are objects in both
- * encodings when read with `dataOf`.
+ * encodings when read with `dataOf`. `socket` are options of its WebSockets.
  */
-export function sdk(url, { encoding = 'json', ...options } = {}) {
+export function sdk(url, { encoding = 'json', socket = {}, ...options } = {}) {
   let newest = null;
   class Socket extends WebSocket {
     constructor(address, protocols) {
-      super(address, protocols);
+      super(address, protocols, socket);
       newest = this;
     }
   }

@@ -23,7 +23,7 @@ export function binary(name = 'ringway', variable = 'RINGWAY_BIN') {
 }
 
 /** This process's environment without what the gateway would take for its configuration. */
-function environment() {
+export function environment() {
   return Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('RINGWAY_')));
 }
 
@@ -74,7 +74,7 @@ export class Gateway {
   static async start({ client = {}, namespaces = {}, rest = {}, args = [], dev = false, ports } = {}) {
     const gateway = new Gateway();
     const [port, internal] = ports ?? (await freePorts(2));
-    Object.assign(gateway, { port, internal, key: dev ? 'dev' : KEY, output: '' });
+    Object.assign(gateway, { port, internal, key: dev ? 'dev' : KEY, output: '', scheme: rest.tls?.enabled ? 'wss' : 'ws' });
     gateway.directory = mkdtempSync(join(tmpdir(), 'ringway-'));
     const flags = ['serve', '--shards', String(SHARDS), '--address', `127.0.0.1:${port}`, '--internal-address', `127.0.0.1:${internal}`];
     if (dev) {
@@ -119,7 +119,7 @@ export class Gateway {
   }
 
   get url() {
-    return `ws://127.0.0.1:${this.port}/connection/websocket`;
+    return `${this.scheme}://127.0.0.1:${this.port}/connection/websocket`;
   }
 
   get(path) {
