@@ -135,14 +135,24 @@ pub struct Report {
     pub series: Option<Series>,
 }
 
+/// What was typed. Where the program lies is nobody's business: reports are published.
+fn command_line(arguments: impl IntoIterator<Item = String>) -> String {
+    let mut words: Vec<String> = arguments.into_iter().collect();
+    if let Some(program) = words.first_mut()
+        && let Some((_, name)) = program.rsplit_once('/')
+    {
+        *program = name.to_owned();
+    }
+    words.join(" ")
+}
+
 impl Report {
     /// An empty report of `scenario`.
     pub fn new(scenario: &'static str, host: Host, label: Option<String>) -> Self {
-        let arguments: Vec<String> = std::env::args().collect();
         Self {
             schema: 1,
             scenario: scenario.into(),
-            command: arguments.join(" "),
+            command: command_line(std::env::args()),
             label,
             place: None,
             host,
@@ -296,6 +306,18 @@ impl Report {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_command_names_the_program_without_where_it_lies() {
+        let arguments = [
+            "/home/somebody/target/ringway-bench",
+            "idle",
+            "--json",
+            "a/b",
+        ];
+        let line = command_line(arguments.map(str::to_owned));
+        assert_eq!(line, "ringway-bench idle --json a/b");
+    }
 
     #[test]
     fn the_verdict_stands_before_any_figure() {
