@@ -216,6 +216,12 @@ pub struct StormArgs {
     /// Publications into each channel that everybody misses and recovers; without it nobody recovers.
     #[arg(long, value_name = "M", default_value_t = 0)]
     recover: usize,
+    /// Members that stay, in a channel of their own.
+    #[arg(long, value_name = "N", default_value_t = 0)]
+    established: usize,
+    /// Publications a second into the channel of the established, by timetable.
+    #[arg(long, value_name = "R", default_value_t = 500.0)]
+    rate: f64,
     /// Run the bare accept-and-upgrade loop first, and tell the ratio to it.
     #[arg(long)]
     limit: bool,
@@ -241,6 +247,11 @@ impl StormArgs {
             demand_recovery(&rooms.server)?;
             rooms.server.manners.recoverable = true;
         }
+        demand_rate(self.rate, "--rate")?;
+        let established = (self.established > 0).then_some(storm::Established {
+            members: self.established,
+            rate: self.rate,
+        });
         let common = self.rooms.common;
         let bare = self.limit.then(|| limit::upgrade::Plan {
             connections: rooms.members.min(limit::MOST_MEMBERS / 2),
@@ -255,6 +266,7 @@ impl StormArgs {
             jitter: Duration::from_millis(self.jitter),
             at_once: self.comeback.at_once,
             missed: self.recover,
+            established,
             limit: bare,
         };
         conclude(common, "storm", |report| storm::run(&plan, report))

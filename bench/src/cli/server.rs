@@ -1,9 +1,14 @@
 //! The server under test, on the command line.
 
+use std::fs;
+use std::path::PathBuf;
+use std::sync::Arc;
+
 use clap::{Args, ValueEnum};
 
 use super::Failure;
 use crate::client::centrifuge::Encoding;
+use crate::client::credentials::{Credentials, Signer};
 use crate::client::fleet::Manners;
 use crate::client::frames::Opcode;
 use crate::client::handshake::{SocketLimits, Target};
@@ -66,7 +71,7 @@ impl PlaceArgs {
                 target: self.target(&self.target)?,
                 publish_target: None,
                 protocol: Protocol::Raw(Box::new(raw)),
-                token: None,
+                credentials: Credentials::None,
                 recoverable: false,
                 limits: SocketLimits::default(),
                 ramp,
@@ -92,9 +97,8 @@ pub struct ServerArgs {
     /// What the server speaks.
     #[arg(long, alias = "encoding", value_enum, default_value = "json")]
     protocol: Spoken,
-    /// A connection token; without one connections are anonymous.
-    #[arg(long)]
-    token: Option<String>,
+    #[command(flatten)]
+    credentials: CredentialsArgs,
     /// Channels; members are spread evenly.
     #[arg(long, default_value_t = 1)]
     channels: usize,
@@ -106,6 +110,44 @@ pub struct ServerArgs {
     ramp: Option<f64>,
     #[command(flatten, next_help_heading = "Raw protocol")]
     raw: RawArgs,
+}
+
+// Who connections say they are; anonymous without any of these.
+#[derive(Args)]
+struct CredentialsArgs {
+    /// A connection token for all.
+    #[arg(long, group = "credentials")]
+    token: Option<String>,
+    /// Signs a token for each connection with HS256.
+    #[arg(long, group = "credentials", value_name = "SECRET")]
+    token_secret: Option<String>,
+    /// Signs a token for each connection with ES256, by this private key in PEM (PKCS #8).
+    #[arg(long, group = "credentials", value_name = "FILE")]
+    token_key: Option<PathBuf>,
+}
+
+impl CredentialsArgs {
+    fn read(&self) -> Result<Credentials, Failure> {
+        let Self {
+            token,
+            token_secret,
+            token_key,
+        } = self;
+        if let Some(file) = token_key {
+            let wrong = |words: String| Failure::Usage(format!("{}: {words}", file.display()));
+            let pem = fs::read_to_string(file).map_err(|e| wrong(e.to_string()))?;
+            return Ok(Credentials::Signed(Arc::new(
+                Signer::by_pem(&pem).map_err(wrong)?,
+            )));
+        }
+        Ok(match (token_secret, token) {
+            (Some(secret), _) => {
+                Credentials::Signed(Arc::new(Signer::by_secret(secret.as_bytes())))
+            }
+            (None, Some(token)) => Credentials::Same(token.clone()),
+            (None, None) => Credentials::None,
+        })
+    }
 }
 
 #[derive(Args)]
@@ -158,7 +200,7 @@ impl ServerArgs {
                     .map(|url| self.place.target(url))
                     .transpose()?,
                 protocol,
-                token: self.token.clone(),
+                credentials: self.credentials.read()?,
                 recoverable: false,
                 limits: SocketLimits::default(),
                 ramp: self.ramp,

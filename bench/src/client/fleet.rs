@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 mod floor;
 
 use super::centrifuge::{Position, Wish};
+use super::credentials::Credentials;
 use super::frames::{self, Deframer, Opcode};
 use super::handshake::{self, SocketLimits, Target};
 use super::ledger::Faults;
@@ -96,7 +97,7 @@ pub struct Manners {
     /// Where connections go that only publish, if elsewhere.
     pub publish_target: Option<Target>,
     pub protocol: Protocol,
-    pub token: Option<String>,
+    pub credentials: Credentials,
     /// Ask for positions, to be able to recover.
     pub recoverable: bool,
     /// What the kernel may hold for a connection.
@@ -111,6 +112,8 @@ pub struct Fleet<'a> {
     share: Share,
     rings: Vec<Ring>,
     connections: Vec<Connection>,
+    /// Each connection's, for all its lives: signing is no part of coming back.
+    tokens: Vec<Option<String>>,
     /// The channel each connection subscribes to; publishers have none.
     channel_of: Box<dyn Fn(usize) -> Option<String> + 'a>,
     errands: Vec<Errand>,
@@ -134,6 +137,7 @@ impl<'a> Fleet<'a> {
             share,
             rings,
             connections: Vec::new(),
+            tokens: Vec::new(),
             channel_of: Box::new(channel_of),
             errands: Vec::new(),
             opening: 0,
@@ -220,6 +224,8 @@ impl<'a> Fleet<'a> {
                 assert_eq!(index, self.connections.len(), "connections begin in order");
                 let got = self.rings[ring].attach(socket.into())?;
                 debug_assert_eq!(got, slot);
+                let number = self.share.connection(index);
+                self.tokens.push(self.manners.credentials.token(number)?);
                 self.connections.push(connection);
             }
             Some(old) => {
@@ -278,7 +284,6 @@ impl<'a> Fleet<'a> {
     fn run_errands(&mut self) -> io::Result<()> {
         let Manners {
             protocol,
-            token,
             recoverable,
             ..
         } = self.manners;
@@ -293,7 +298,8 @@ impl<'a> Fleet<'a> {
                         since: since.as_deref(),
                     });
                     let number = self.share.connection(index) as u64;
-                    let frames = protocol.join_frames(number, token.as_deref(), wish);
+                    let token = self.tokens[index].as_deref();
+                    let frames = protocol.join_frames(number, token, wish);
                     self.send(index, &frames)?;
                 }
                 Errand::Pong(index) => self.send(index, &protocol.pong_frame())?,

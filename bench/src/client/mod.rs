@@ -3,6 +3,7 @@
 //! Written apart from the gateway's codec on purpose: a bug shared by both ends would hide itself.
 
 pub mod centrifuge;
+pub mod credentials;
 pub mod fleet;
 pub mod frames;
 pub mod handshake;

@@ -6,6 +6,9 @@
 //!
 //! Proof that they are back: a publication into each channel then reaches every member once. With recovery the rooms get
 //! publications while everybody is away, and each member must get those too, in order, before anything newer.
+//!
+//! Beside them others may be established: they stay, in a channel of their own that gets publications by timetable, and are
+//! owed each of them. Their latency from the drop until everybody is back is told beside that of a calm second before.
 
 use std::collections::VecDeque;
 use std::io;
@@ -16,8 +19,8 @@ use crate::measure::histogram::{Spread, Times};
 use crate::measure::series::Phase;
 use crate::report::Report;
 use crate::scenario::limit::{self, upgrade};
-use crate::scenario::traffic::{Ended, Event, Standing, Traffic};
-use crate::scenario::{Random, Rooms};
+use crate::scenario::traffic::{Ended, Event, Group, SILENCE, Standing, Traffic};
+use crate::scenario::{Load, Random, Rooms, threads};
 
 /// How long everybody may take to be gone, or back.
 const PATIENCE: Duration = Duration::from_secs(120);
@@ -25,6 +28,12 @@ const PATIENCE: Duration = Duration::from_secs(120);
 const AGAIN: Duration = Duration::from_millis(100);
 /// Bytes of a publication's data.
 pub const SIZE: usize = 100;
+/// Before each storm that somebody is established beside.
+const CALM: Duration = Duration::from_secs(1);
+/// Members that are dropped, or begin to come back, between two looks at what has arrived for the established.
+const STEP: usize = 16;
+/// The group of the established, behind the members'.
+const ESTABLISHED: usize = 1;
 
 /// What to measure.
 pub struct Plan {
@@ -38,8 +47,97 @@ pub struct Plan {
     pub at_once: usize,
     /// Publications into each channel that everybody misses and recovers.
     pub missed: usize,
+    pub established: Option<Established>,
     /// Measure the bare accept-and-upgrade loop too.
     pub limit: Option<upgrade::Plan>,
+}
+
+/// Who stays.
+#[derive(Clone, Copy, Debug)]
+pub struct Established {
+    pub members: usize,
+    /// Publications a second.
+    pub rate: f64,
+}
+
+impl Plan {
+    /// The members', and that of the established.
+    fn groups(&self) -> Vec<Group> {
+        let beside = self.established.map(|established| Group {
+            members: established.members,
+            channels: 1,
+            size: SIZE,
+            load: Load::Open {
+                rate: established.rate,
+            },
+        });
+        [self.rooms.group()].into_iter().chain(beside).collect()
+    }
+
+    /// Members that are taken care of between two looks at what has arrived.
+    fn step(&self) -> usize {
+        self.established.map_or(usize::MAX, |_| STEP)
+    }
+}
+
+/// The established: a thread's, or all threads'.
+struct Beside {
+    calm: Times,
+    storm: Times,
+    lateness: Times,
+}
+
+impl Beside {
+    fn new() -> Self {
+        Self {
+            calm: Times::new(),
+            storm: Times::new(),
+            lateness: Times::new(),
+        }
+    }
+
+    fn add(&mut self, other: &Self) {
+        self.calm.add(&other.calm);
+        self.storm.add(&other.storm);
+        self.lateness.add(&other.lateness);
+    }
+
+    fn tell(&self, established: Established, report: &mut Report) {
+        let Established { members, rate } = established;
+        report.remarks.push(format!(
+            "{members} established in a channel of {rate} publications/s; what those cost in the calm is taken off the server's CPU"
+        ));
+        let ms = |ns: u64| ns as f64 / 1e6;
+        let (calm, storm) = (self.calm.percentiles(), self.storm.percentiles());
+        let late = self.lateness.percentiles();
+        for (key, ns, note) in [
+            ("established_p50_calm", calm.p50_ns, "before the storms"),
+            ("established_p99_calm", calm.p99_ns, ""),
+            (
+                "established_p50",
+                storm.p50_ns,
+                "from a drop until all are back",
+            ),
+            ("established_p99", storm.p99_ns, ""),
+            ("established_max", storm.max_ns, ""),
+            ("own_sends_late_p99", late.p99_ns, "a part of the above"),
+        ] {
+            report.figure(key, ms(ns), "ms", note);
+        }
+        report.figure(
+            "established_deliveries",
+            storm.count as f64,
+            "",
+            "meanwhile",
+        );
+        if late.p99_ns > storm.p99_ns / 2 {
+            let words = format!(
+                "own sends were late: p99 {:.2} ms, half of what the established saw, or more",
+                ms(late.p99_ns)
+            );
+            report.invalid.push(words);
+        }
+    }
 }
 
 /// One storm: a thread's, or all threads'.
@@ -54,6 +152,7 @@ struct Round {
 struct Part {
     rounds: Vec<Round>,
     handshakes: Times,
+    beside: Beside,
     ended: Ended,
 }
 
@@ -63,9 +162,16 @@ pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
     let before = bare()?;
     let rooms = &plan.rooms;
     let server = &rooms.server;
-    let parts = rooms.on_each_thread(|traffic| storms(plan, traffic))?;
+    let parts = threads::run(&rooms.cores, &server.pids, |worker| {
+        let groups = plan.groups();
+        storms(
+            plan,
+            Traffic::open(worker, server, &groups, rooms.publishers)?,
+        )
+    })?;
     let after = bare()?;
     let (mut rounds, mut handshakes, mut ends) = (Vec::<Round>::new(), Times::new(), Vec::new());
+    let mut beside = Beside::new();
     for part in parts {
         match rounds.is_empty() {
             true => rounds = part.rounds,
@@ -76,6 +182,7 @@ pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
             }
         }
         handshakes.add(&part.handshakes);
+        beside.add(&part.beside);
         ends.push(part.ended);
     }
     let ended = Ended::of_all(ends);
@@ -83,8 +190,9 @@ pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
     report.verdict(ended.faults.clone());
     report.record(ended.series());
     report.remarks.push(format!(
-        "{}, dropped by {}, {} on their way at a time, jitter {} ms, {}; {checked} deliveries checked",
+        "{}{}, dropped by {}, {} on their way at a time, jitter {} ms, {}; {checked} deliveries checked",
         plan.rooms.words(),
+        server.manners.credentials.words(),
         if plan.close { "Close frame" } else { "reset" },
         plan.at_once,
         plan.jitter.as_millis(),
@@ -124,6 +232,9 @@ pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
             );
             let ratio = each.median / bare.median;
             report.figure("ratio_to_bare", ratio, "×", "server over the bare loop");
+            let time = seconds.median / (bare.median * n / 1e6);
+            let note = "all_back over the bare loop's CPU for as many";
+            report.figure("all_back_to_bare", time, "×", note);
         }
     }
     if plan.missed > 0 {
@@ -136,6 +247,9 @@ pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
             "members told that not all is there",
         );
     }
+    if let Some(established) = plan.established {
+        beside.tell(established, report);
+    }
     report.latency(&handshakes);
     report.remarks.push(
         "latency is that of a comeback, connect to joined; in the series it is that of deliveries"
@@ -146,25 +260,49 @@ pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
 
 /// All storms on one thread.
 fn storms(plan: &Plan, mut traffic: Traffic<'_>) -> io::Result<Part> {
-    let members = traffic.share.of(plan.rooms.members);
     traffic.room.events = Some(Vec::new());
-    traffic.room.offsets = Some(vec![0; members]);
+    traffic.room.offsets = Some(vec![0; traffic.room.members.len()]);
     // The first publication gives every member a position of its own.
     traffic.publish_everywhere()?;
     traffic.drain()?;
-    let (mut handshakes, mut rounds) = (Times::new(), Vec::new());
+    let (mut handshakes, mut rounds, mut beside) = (Times::new(), Vec::new(), Beside::new());
     let mut random = Random::new(traffic.share.number());
     for _ in 0..plan.rounds {
-        rounds.push(weather(plan, &mut traffic, &mut handshakes, &mut random)?);
+        let calm_ns = match plan.established {
+            Some(_) => calm(&mut traffic, &mut beside)?,
+            None => 0.0,
+        };
+        let mut round = weather(plan, &mut traffic, &mut handshakes, &mut random)?;
+        round.server_ns -= calm_ns * round.seconds;
+        rounds.push(round);
+        let (latency, lateness) = traffic.take_times(ESTABLISHED);
+        beside.storm.add(&latency);
+        beside.lateness.add(&lateness);
+        traffic.publish_everywhere()?;
+        traffic.drain()?;
     }
     Ok(Part {
         rounds,
         handshakes,
+        beside,
         ended: traffic.conclude()?,
     })
 }
 
-/// One storm: drop, miss, come back, prove it.
+/// Before the storm: the server's CPU nanoseconds a second.
+fn calm(traffic: &mut Traffic<'_>, beside: &mut Beside) -> io::Result<f64> {
+    traffic.enter(Phase::WarmUp)?;
+    traffic.take_times(ESTABLISHED);
+    traffic.begin()?;
+    let before = traffic.mark()?;
+    traffic.turn_until(before.at + CALM, |_| Ok(false))?;
+    let after = traffic.mark()?;
+    beside.calm.add(&traffic.take_times(ESTABLISHED).0);
+    let ns = after.server_ns.saturating_sub(before.server_ns) as f64;
+    Ok(ns / (after.at - before.at).as_secs_f64())
+}
+
+/// One storm: drop, miss, come back, catch up.
 fn weather(
     plan: &Plan,
     traffic: &mut Traffic<'_>,
@@ -175,18 +313,24 @@ fn weather(
     let members = traffic.share.of(plan.rooms.members);
     let at_once = traffic.share.of(plan.at_once).max(1);
     let (began, before) = (Instant::now(), traffic.mark()?);
-    for index in 0..members {
-        traffic.fleet.make_expendable(index);
-        if plan.missed > 0 {
-            traffic.room.members[index].standing = Standing::Away;
-        } else {
-            traffic.room.leave(index, &mut traffic.fleet.faults);
+    let mut dropped: usize = 0;
+    traffic.turn_while(PATIENCE, "dropping", |traffic| {
+        let step = dropped..members.min(dropped.saturating_add(plan.step()));
+        dropped = step.end;
+        for index in step {
+            traffic.fleet.make_expendable(index);
+            if plan.missed > 0 {
+                traffic.room.members[index].standing = Standing::Away;
+            } else {
+                traffic.room.leave(index, &mut traffic.fleet.faults);
+            }
+            match plan.close {
+                true => traffic.fleet.close(index)?,
+                false => traffic.fleet.reset(index)?,
+            }
         }
-        match plan.close {
-            true => traffic.fleet.close(index)?,
-            false => traffic.fleet.reset(index)?,
-        }
-    }
+        Ok(dropped < members)
+    })?;
     traffic.turn_while(PATIENCE, "closing", |traffic| {
         Ok((0..members).any(|index| traffic.fleet.stage(index) != Stage::Closed))
     })?;
@@ -209,6 +353,10 @@ fn weather(
     let (mut back, mut retries) = (0, 0);
     traffic.turn_while(PATIENCE + plan.jitter, "coming back", |traffic| {
         for (index, event) in traffic.room.events.take().into_iter().flatten() {
+            if index >= members {
+                // One that should have stayed: a fault, and counted.
+                continue;
+            }
             match event {
                 Event::Joined => {
                     back += 1;
@@ -223,8 +371,11 @@ fn weather(
         }
         traffic.room.events = Some(Vec::new());
         let now = Instant::now();
-        while traffic.fleet.opening() < at_once && due.front().is_some_and(|(when, _)| *when <= now)
-        {
+        for _ in 0..plan.step() {
+            let is_due = due.front().is_some_and(|(when, _)| *when <= now);
+            if !is_due || traffic.fleet.opening() >= at_once {
+                break;
+            }
             let Some((_, index)) = due.pop_front() else {
                 break;
             };
@@ -237,10 +388,16 @@ fn weather(
         }
         Ok(back < members)
     })?;
-    // And have what they missed.
-    traffic.drain()?;
+    // And have what they missed, or nothing more comes.
+    let (mut caught_up, mut since) = (0, Instant::now());
+    traffic.turn_while(PATIENCE, "catching up", |traffic| {
+        while caught_up < members && !traffic.room.is_owed(caught_up) {
+            (caught_up, since) = (caught_up + 1, Instant::now());
+        }
+        Ok(caught_up < members && since.elapsed() < SILENCE)
+    })?;
+    traffic.meet()?;
     let (seconds, after) = (began.elapsed().as_secs_f64(), traffic.mark()?);
-    traffic.publish_everywhere()?;
     traffic.drain()?;
     Ok(Round {
         seconds,

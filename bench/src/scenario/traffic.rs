@@ -292,7 +292,7 @@ impl<'a> Traffic<'a> {
     }
 
     /// The timetables start now; closed loops get their first publications.
-    fn begin(&mut self) -> io::Result<()> {
+    pub(crate) fn begin(&mut self) -> io::Result<()> {
         self.press.since_ns = self.room.now_ns();
         let mut first = Vec::new();
         for schedule in &mut self.press.schedules {
@@ -332,6 +332,15 @@ impl<'a> Traffic<'a> {
         })
     }
 
+    /// The latency of a group's deliveries since this was last asked, in a run with several; and how late own sends were.
+    pub(crate) fn take_times(&mut self, group: usize) -> (Times, Times) {
+        let latency = self.room.latencies.get_mut(group);
+        (
+            latency.map_or_else(Times::new, |times| std::mem::replace(times, Times::new())),
+            std::mem::replace(&mut self.press.lateness, Times::new()),
+        )
+    }
+
     /// Memory now, on the leading thread; nothing on the others.
     pub(crate) fn memory(&self) -> io::Result<Memory> {
         match self.leads() {
@@ -342,7 +351,7 @@ impl<'a> Traffic<'a> {
 
     /// Turns until `deadline`, or when draining until nothing is owed; publishes while it warms up and measures. True
     /// when nothing came for `SILENCE` though something was owed; then the other threads end it too.
-    fn turn_until(
+    pub(crate) fn turn_until(
         &mut self,
         deadline: Instant,
         mut each: impl FnMut(&mut Self) -> io::Result<bool>,
@@ -390,7 +399,7 @@ impl<'a> Traffic<'a> {
         self.room.epoch + last + SILENCE < now
     }
 
-    /// Turns until `done`.
+    /// Turns while `goes_on`; publishes by timetable while it warms up and measures.
     ///
     /// # Errors
     /// When that does not come within `patience`.
@@ -411,6 +420,9 @@ impl<'a> Traffic<'a> {
             }
             self.barrier.check()?;
             self.turn()?;
+            if matches!(self.phase(), Phase::WarmUp | Phase::Measure) {
+                self.publish_more()?;
+            }
             self.record(Instant::now());
         }
         Ok(())

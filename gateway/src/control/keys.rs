@@ -57,7 +57,8 @@ impl Pace {
 enum FetchError {
     #[error("no whole answer within {0:?}")]
     Late(Duration),
-    #[error("{0}")]
+    /// Its causes say what is wrong: a certificate, a name, a port that nobody listens on.
+    #[error("{}", with_causes(.0))]
     Connection(#[from] hyper_util::client::legacy::Error),
     /// Redirects are not followed: keys come from where the operator says.
     #[error("status {0}, want 200")]
@@ -66,6 +67,12 @@ enum FetchError {
     Body(Box<dyn std::error::Error + Send + Sync>),
     #[error("{0}")]
     Keys(#[from] KeySetError),
+}
+
+/// An error and what it comes from, in one line.
+fn with_causes(error: &dyn std::error::Error) -> String {
+    let causes = std::iter::successors(error.source(), |cause| cause.source());
+    causes.fold(error.to_string(), |text, cause| format!("{text}: {cause}"))
 }
 
 type HttpClient = Client<HttpsConnector<HttpConnector>, Empty<Bytes>>;

@@ -2,12 +2,14 @@
 // doubled, reordered or corrupted. Its figures say nothing on a machine that does other things too.
 import assert from 'node:assert/strict';
 import { spawn } from 'node:child_process';
+import { generateKeyPairSync } from 'node:crypto';
 import { once } from 'node:events';
 import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { binary, Gateway } from '../sdk/harness/gateway.mjs';
+import { ALL, binary, Gateway, HISTORY } from '../sdk/harness/gateway.mjs';
+import { SECRET } from '../sdk/harness/token.mjs';
 import { within } from '../sdk/harness/wait.mjs';
 
 // Verified and valid; verified, but not worth its figures: this machine is not quiet.
@@ -101,6 +103,35 @@ for (const load of [['--in-flight', '8'], ['--rate', '200']]) {
   test(`fan-out from two threads, ${load[0]}`, async () => {
     const figures = await bench('fanout', ...rooms('--channels', '3', '--members', '301', ...load, ...short, ...both));
     assert.ok(figures.deliveries_per_second > 0);
+  });
+}
+
+for (const [algorithm, flags] of [
+  ['HS256', ['--token-secret', SECRET]],
+  ['ES256', ['--token-key', 'key.pem']],
+]) {
+  test(`storm with ${algorithm} tokens and recovery beside established clients`, async (t) => {
+    const { privateKey, publicKey } = generateKeyPairSync('ec', { namedCurve: 'P-256' });
+    const pem = (key, type) => key.export({ type, format: 'pem' });
+    await writeFile(join(directory, 'key.pem'), pem(privateKey, 'pkcs8'));
+    const options = { ...ALL, ...HISTORY, history_size: 100 };
+    const node = await Gateway.start({
+      client: {
+        allow_anonymous_connect_without_token: false,
+        token: { hmac_secret_key: SECRET, ecdsa_public_key: pem(publicKey, 'spki') },
+      },
+      namespaces: { '': options },
+      // As many from one address as a storm brings.
+      rest: { limits: { address: { handshakes: 0 } } },
+    });
+    t.after(() => node.kill());
+    const figures = await bench(
+      'storm', '--target', node.url, '--pid', String(node.process.pid), '--members', '500', '--at-once', '500', '--recover', '10',
+      '--rounds', '2', '--established', '10', '--rate', '100', ...flags.map((flag) => flag.replace('key.pem', join(directory, 'key.pem'))),
+    );
+    assert.deepEqual([figures.recovered, figures.unrecovered, figures.retries], [10_000, 0, 0]);
+    assert.ok(figures.established_p99 > 0 && figures.established_deliveries > 0);
+    assert.equal(await node.metric('ringway_token_checks_deferred_total') > 0, algorithm === 'ES256');
   });
 }
 

@@ -69,9 +69,10 @@ export const PRESENCE = { presence: true, join_leave: true, allow_presence_for_c
 export class Gateway {
   /**
    * Starts a gateway and waits until it is ready. `client` and `rest` are the configuration's tables, `namespaces` the
-   * channels' by name ("" without); `args` are more flags. Without a configuration (`dev`) it runs with `--dev`.
+   * channels' by name ("" without); `args` are more flags, `env` more of the environment. Without a configuration (`dev`)
+   * it runs with `--dev`.
    */
-  static async start({ client = {}, namespaces = {}, rest = {}, args = [], dev = false, ports } = {}) {
+  static async start({ client = {}, namespaces = {}, rest = {}, args = [], env = {}, dev = false, ports } = {}) {
     const gateway = new Gateway();
     const [port, internal] = ports ?? (await freePorts(2));
     Object.assign(gateway, { port, internal, key: dev ? 'dev' : KEY, output: '', scheme: rest.tls?.enabled ? 'wss' : 'ws' });
@@ -93,7 +94,7 @@ export class Gateway {
     const file = join(gateway.directory, 'ringway.toml');
     writeFileSync(file, dev ? tomlFile(rest) : tomlFile(config));
     flags.push('--config', file);
-    gateway.process = spawn(binary(), [...flags, ...args], { stdio: ['ignore', 'pipe', 'pipe'], env: environment() });
+    gateway.process = spawn(binary(), [...flags, ...args], { stdio: ['ignore', 'pipe', 'pipe'], env: { ...environment(), ...env } });
     for (const stream of [gateway.process.stdout, gateway.process.stderr]) {
       stream.setEncoding('utf8').on('data', (text) => { gateway.output += text; });
     }
