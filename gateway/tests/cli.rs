@@ -439,7 +439,7 @@ fn half_a_request_on_the_internal_port_does_not_keep_the_process() {
     let mut node = Node::start("half-request", "0");
     let half = [
         "GET /metrics HTTP/1.1\r\nHost",
-        "POST /api/publish HTTP/1.1\r\nHost: a\r\nX-API-Key: dev\r\nContent-Length: 100\r\n\r\n{",
+        "POST /api/publish HTTP/1.1\r\nHost: localhost\r\nX-API-Key: dev\r\nContent-Length: 100\r\n\r\n{",
     ];
     let open = half.map(|request| {
         let mut client = TcpStream::connect(&node.internal).unwrap();
@@ -449,7 +449,7 @@ fn half_a_request_on_the_internal_port_does_not_keep_the_process() {
     // A whole one behind them: its answer says that the others are being read.
     let mut whole = TcpStream::connect(&node.internal).unwrap();
     whole
-        .write_all(b"GET /livez HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n")
+        .write_all(b"GET /livez HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n")
         .unwrap();
     whole.read_to_end(&mut Vec::new()).unwrap();
     node.signal(Signal::TERM);

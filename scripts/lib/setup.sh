@@ -91,6 +91,19 @@ need_compiler() {
   need_rust
 }
 
+# cargo-deny of one version, in target/tools; sets `cargo_deny`.
+need_cargo_deny() {
+  need_compiler
+  local wanted=0.20.2 tools=${CARGO_TARGET_DIR:-$root/target}/tools
+  cargo_deny=$tools/bin/cargo-deny
+  [ "$("$cargo_deny" --version 2>/dev/null)" = "cargo-deny $wanted" ] && return
+  say "installing cargo-deny $wanted"
+  # Without optimisation it is built within a minute, and it runs for a second or two.
+  cargo install --quiet --locked --debug --no-default-features --root "$tools" --target-dir "$tools/build" \
+    --version "$wanted" cargo-deny || die "cargo-deny $wanted cannot be installed"
+  rm -rf "$tools/build"
+}
+
 # The npm packages of the tests, and with them the SDK that the demo page runs.
 need_node_packages() {
   need_packages node=nodejs npm=npm

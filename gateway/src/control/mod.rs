@@ -8,18 +8,21 @@
 //! | `GET /livez`, `/readyz` | health ([`admin`]) |
 //! | `GET /` and `/demo/…` | the demo page, under `--dev` |
 //!
+//! Pages of elsewhere are refused ([`pages`]): the port is often on a developer's or an operator's own machine.
+//!
 //! Never: the environment, the command line, or a wait that a shard would notice.
 
 pub mod admin;
 pub mod api;
 mod keys;
 pub mod metrics;
+mod pages;
 pub mod peers;
 
 use crate::config::Config;
 use api::idempotency;
-use axum::Router;
 use axum::serve::ListenerExt as _;
+use axum::{Router, middleware};
 use peers::Shards;
 use std::path::PathBuf;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -95,7 +98,10 @@ impl Control {
         if self.config().dev {
             router = router.merge(admin::demo::router());
         }
-        router.with_state(self.clone())
+        // Around everything, what is not found included.
+        router
+            .layer(middleware::from_fn_with_state(self.clone(), pages::check))
+            .with_state(self.clone())
     }
 
     /// Serves `listener` until `stop` resolves, then lets requests under way finish.

@@ -1,6 +1,8 @@
 //! A client that does what it is told, right or wrong.
 
 use crate::node::{DEADLINE, Node, SECRET};
+use flate2::Compression;
+use flate2::write::DeflateEncoder;
 use ringway::config::TokenConfig;
 use ringway::protocol::centrifuge::Encoding;
 use ringway::protocol::centrifuge::client::{
@@ -9,7 +11,7 @@ use ringway::protocol::centrifuge::client::{
 use ringway::protocol::token::{ConnectionGrant, sign_connection};
 use ringway::protocol::websocket::Opcode;
 use ringway::protocol::websocket::client::{
-    ClientDecoder, write_masked_fragment, write_masked_frame, write_upgrade_request,
+    ClientDecoder, mark_deflated, write_masked_fragment, write_masked_frame, write_upgrade_request,
 };
 use std::collections::HashMap;
 use std::io::{ErrorKind, Read, Write};
@@ -31,6 +33,10 @@ pub struct Client {
     next_id: u32,
     /// Publications and joins that it was pushed.
     pub pushed: u64,
+    /// Pings that came.
+    pings: u64,
+    /// Whether it answers them.
+    pub answers_pings: bool,
     closed: Option<u16>,
     /// Replies that nobody has asked for yet.
     replies: HashMap<u32, Result<(), u32>>,
@@ -66,6 +72,8 @@ impl Client {
             decoder: ClientDecoder::new(),
             next_id: 0,
             pushed: 0,
+            pings: 0,
+            answers_pings: true,
             closed: None,
             replies: HashMap::new(),
         }
@@ -73,8 +81,13 @@ impl Client {
 
     /// The bytes of an upgrade request.
     pub fn request() -> Vec<u8> {
-        let mut out = Vec::new();
-        write_upgrade_request(&mut out, "/connection/websocket", "localhost", KEY, "");
+        Self::request_with("")
+    }
+
+    /// The same with more header lines.
+    fn request_with(more_lines: &str) -> Vec<u8> {
+        let (mut out, path) = (Vec::new(), "/connection/websocket");
+        write_upgrade_request(&mut out, path, "localhost", KEY, more_lines);
         out
     }
 
@@ -112,6 +125,17 @@ impl Client {
     pub fn upgraded(from: Ipv4Addr, node: &Node) -> Self {
         let mut client = Self::silent(from, node);
         assert_eq!(client.upgrade().status, 101);
+        client
+    }
+
+    /// Connected, with permessage-deflate.
+    pub fn deflating(from: Ipv4Addr, node: &Node) -> Self {
+        let mut client = Self::silent(from, node);
+        let offer = "Sec-WebSocket-Extensions: permessage-deflate\r\n";
+        client.write(&Self::request_with(offer));
+        assert_eq!(client.answer().expect("an answer").status, 101);
+        client.decoder.allow_deflate();
+        assert_eq!(client.connect(""), Ok(()));
         client
     }
 
@@ -201,6 +225,17 @@ impl Client {
         }
     }
 
+    /// Waits until so many pings came.
+    pub fn until_pinged(&mut self, count: u64) {
+        while self.pings < count {
+            self.take_in();
+            assert_eq!(self.closed, None, "closed");
+            if self.pings < count {
+                self.receive();
+            }
+        }
+    }
+
     /// Waits until it was pushed so much.
     pub fn until_pushed(&mut self, count: u64) {
         loop {
@@ -227,7 +262,7 @@ impl Client {
     }
 
     fn take_in(&mut self) {
-        let mut pings = 0;
+        let answered = self.pings;
         while let Some(frame) = self.decoder.next_frame().expect("good frames") {
             match frame.opcode {
                 Opcode::Close => {
@@ -239,7 +274,7 @@ impl Client {
                     for reply in Replies::new(JSON, frame.payload) {
                         let reply = reply.expect("a good reply");
                         match reply.kind {
-                            ReplyKind::Ping => pings += 1,
+                            ReplyKind::Ping => self.pings += 1,
                             ReplyKind::Push {
                                 push: ClientPush::Publication(_) | ClientPush::Join(_),
                                 ..
@@ -256,7 +291,10 @@ impl Client {
                 }
             }
         }
-        for _ in 0..pings {
+        for _ in answered..self.pings {
+            if !self.answers_pings {
+                break;
+            }
             let mut pong = Vec::new();
             wire::pong(&mut pong, JSON);
             self.write(&frame(Opcode::Text, &pong));
@@ -288,6 +326,30 @@ impl Client {
 pub fn frame(opcode: Opcode, payload: &[u8]) -> Vec<u8> {
     let mut out = Vec::new();
     write_masked_frame(&mut out, opcode, MASK, payload);
+    out
+}
+
+/// A masked text frame whose message is compressed.
+pub fn deflated(message: &[u8]) -> Vec<u8> {
+    let mut encoder = DeflateEncoder::new(Vec::new(), Compression::best());
+    encoder.write_all(message).unwrap();
+    encoder.flush().unwrap();
+    let payload = encoder.get_ref();
+    let mut out = frame(Opcode::Text, &payload[..payload.len() - 4]);
+    mark_deflated(&mut out);
+    out
+}
+
+/// Commands with the ids 1000 and on, as few frames as may be.
+pub fn messages(count: u32, write: impl Fn(&mut Vec<u8>, u32)) -> Vec<u8> {
+    let (mut out, mut message) = (Vec::new(), Vec::new());
+    for id in 0..count {
+        write(&mut message, 1000 + id);
+        if message.len() > 60_000 || id + 1 == count {
+            out.extend(frame(Opcode::Text, &message));
+            message.clear();
+        }
+    }
     out
 }
 

@@ -52,16 +52,19 @@ impl Drop for Log {
     }
 }
 
-/// Makes every `io_uring_setup` of a command fail.
+/// A system call and the error that it gets.
+type Refusal = (libc::c_long, i32);
+
+/// Makes a system call of a command always fail.
 #[allow(unsafe_code)]
-fn refuse_rings(command: &mut Command, errno: i32) {
+fn refuse(command: &mut Command, (call, errno): Refusal) {
     const LOAD_NUMBER: u16 = (libc::BPF_LD | libc::BPF_W | libc::BPF_ABS) as u16;
     const JUMP_IF_EQUAL: u16 = (libc::BPF_JMP | libc::BPF_JEQ | libc::BPF_K) as u16;
     const RETURN: u16 = (libc::BPF_RET | libc::BPF_K) as u16;
     let step = |code, k, jt| libc::sock_filter { code, jt, jf: 0, k };
     let filter = [
         step(LOAD_NUMBER, 0, 0),
-        step(JUMP_IF_EQUAL, libc::SYS_io_uring_setup as u32, 1),
+        step(JUMP_IF_EQUAL, call as u32, 1),
         step(RETURN, libc::SECCOMP_RET_ALLOW, 0),
         step(RETURN, libc::SECCOMP_RET_ERRNO | errno as u32, 0),
     ];
@@ -85,12 +88,12 @@ fn refuse_rings(command: &mut Command, errno: i32) {
 }
 
 /// It serves, and says why it does so by epoll.
-fn assert_falls_back(name: &str, wrapper: &[&str], errno: Option<i32>, reason: &str) {
+fn assert_falls_back(name: &str, wrapper: &[&str], refusal: Option<Refusal>, reason: &str) {
     let log = Log::new(name);
     let node = Node::start_under(wrapper, "auto", 0, &[], |command| {
         log.of(command);
-        if let Some(errno) = errno {
-            refuse_rings(command, errno);
+        if let Some(refusal) = refusal {
+            refuse(command, refusal);
         }
     });
     let healthy = Healthy::start(&node);
@@ -115,8 +118,8 @@ fn assert_falls_back(name: &str, wrapper: &[&str], errno: Option<i32>, reason: &
     let [clients, internal] = free_addresses().map(|address| address.to_string());
     command.args(["--address", &clients, "--internal-address", &internal]);
     command.env("RINGWAY_LOG__LEVEL", "off");
-    if let Some(errno) = errno {
-        refuse_rings(&mut command, errno);
+    if let Some(refusal) = refusal {
+        refuse(&mut command, refusal);
     }
     let output = command.output().unwrap();
     let said = String::from_utf8_lossy(&output.stderr);
@@ -129,19 +132,38 @@ fn without_io_uring() {
     assert_falls_back(
         "missing",
         &[],
-        Some(libc::ENOSYS),
+        Some((libc::SYS_io_uring_setup, libc::ENOSYS)),
         "this kernel has no io_uring",
     );
 }
 
+/// A profile may refuse any of the three.
 #[test]
 fn where_seccomp_refuses_it() {
-    assert_falls_back(
-        "refused",
-        &[],
-        Some(libc::EPERM),
-        "io_uring is refused here",
-    );
+    for call in [
+        libc::SYS_io_uring_setup,
+        libc::SYS_io_uring_register,
+        libc::SYS_io_uring_enter,
+    ] {
+        assert_falls_back(
+            "refused",
+            &[],
+            Some((call, libc::EPERM)),
+            "io_uring is refused here",
+        );
+    }
+}
+
+#[test]
+fn where_the_kernel_has_no_memory_for_it() {
+    for call in [libc::SYS_io_uring_setup, libc::SYS_io_uring_register] {
+        assert_falls_back(
+            "no-memory",
+            &[],
+            Some((call, libc::ENOMEM)),
+            "no memory for an io_uring ring",
+        );
+    }
 }
 
 #[test]

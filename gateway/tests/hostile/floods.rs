@@ -1,6 +1,6 @@
 //! Much of everything, with no limit on clients set: what is always bounded has to hold.
 
-use crate::client::{Answer, Client, fragment, frame, place};
+use crate::client::{Answer, Client, fragment, frame, messages, place};
 use crate::healthy::Healthy;
 use crate::node::Node;
 use ringway::protocol::centrifuge::Encoding::Json;
@@ -22,19 +22,6 @@ crate::scenarios! {
 
 /// How long the gateway may take nothing before a flooder gives up.
 const PATIENCE: Duration = Duration::from_secs(1);
-
-/// Commands, as few frames as may be.
-fn messages(count: u32, write: impl Fn(&mut Vec<u8>, u32)) -> Vec<u8> {
-    let (mut out, mut message) = (Vec::new(), Vec::new());
-    for id in 0..count {
-        write(&mut message, 1000 + id);
-        if message.len() > 60_000 || id + 1 == count {
-            out.extend(frame(Opcode::Text, &message));
-            message.clear();
-        }
-    }
-    out
-}
 
 /// Several write a flood and read nothing of what comes of it, until the gateway has had enough of each.
 fn flood(node: &Node, healthy: &Healthy, flood: &[u8], mebibytes: u64) {

@@ -1,10 +1,11 @@
 //! Every limit of `limits.*` and `client.*_limit`.
 
-use crate::client::{Answer, Client, place};
+use crate::client::{Answer, Client, frame, place};
 use crate::healthy::Healthy;
 use crate::node::{DEADLINE, Node};
 use ringway::protocol::centrifuge::Encoding::Json;
 use ringway::protocol::centrifuge::client as wire;
+use ringway::protocol::websocket::Opcode;
 use std::net::Ipv4Addr;
 use std::time::Instant;
 
@@ -15,6 +16,7 @@ crate::scenarios! {
     connections_of_the_node
     connections_of_a_user
     channels_of_a_connection
+    size_of_a_message
     commands_of_a_connection
     publications_of_a_connection
     bytes_of_a_connection
@@ -185,6 +187,30 @@ fn channels_of_a_connection(reactor: &str) {
     node.assert_small(MEBIBYTES);
 }
 
+fn size_of_a_message(reactor: &str) {
+    let node = Node::start(reactor, 0, &[]);
+    let healthy = Healthy::start(&node);
+    let command = br#"{"id":77,"ping":{}}"#;
+    let sized = |bytes: usize| {
+        let mut message = command.to_vec();
+        message.resize(bytes, b' ');
+        frame(Opcode::Text, &message)
+    };
+    let mut within = Client::connected(place(2), &node, "");
+    within.write(&sized(65_536));
+    assert_eq!(within.reply(77), Ok(()));
+    let mut beyond = Client::connected(place(2), &node, "");
+    beyond.write(&sized(65_537));
+    assert_eq!(beyond.close_code(), 1009);
+    // The header is enough to know.
+    let mut announced = Client::connected(place(2), &node, "");
+    announced.write(&sized(65_537)[..8]);
+    assert_eq!(announced.close_code(), 1009);
+    assert_eq!(within.ping(), Ok(()));
+    healthy.stop();
+    node.assert_small(MEBIBYTES);
+}
+
 /// What came of many commands at once.
 struct Outcome {
     done: u64,
@@ -301,7 +327,7 @@ fn websocket_pings_of_a_connection(reactor: &str) {
     ];
     let node = Node::start(reactor, 0, &settings);
     let healthy = Healthy::start(&node);
-    let ping = crate::client::frame(ringway::protocol::websocket::Opcode::Ping, b"x");
+    let ping = frame(Opcode::Ping, b"x");
     let mut client = Client::connected(place(2), &node, "");
     client.write(&ping.repeat(19));
     assert_eq!(client.ping(), Ok(()));
@@ -321,12 +347,12 @@ fn commands_publications_and_bytes_of_a_user(reactor: &str) {
     let node = Node::start(reactor, 0, &settings);
     let healthy = Healthy::start(&node);
     let large = format!("\"{}\"", "x".repeat(60_000));
-    // How many are tried; how many are done at least (three quarters of a burst) and at most (a quarter more for the other
-    // shard), and in each second more.
-    for (limit, tried, at_once, per_second, data) in [
-        ("limits.user.commands", 800, 150..=250, 100, None),
-        ("limits.user.publications", 200, 30..=50, 20, Some("1")),
-        ("limits.user.bytes", 8, 1..=3, 1, Some(&large[..])),
+    // How many are tried, and how many of them by one connection at once; how many are done at least (three quarters of a
+    // burst) and at most (a quarter more for the other shard), and in each second more.
+    for (limit, tried, by_one, at_once, per_second, data) in [
+        ("limits.user.commands", 800, 20, 150..=250, 100, None),
+        ("limits.user.publications", 200, 5, 30..=50, 20, Some("1")),
+        ("limits.user.bytes", 8, 1, 1..=3, 1, Some(&large[..])),
     ] {
         let user = format!("user of {limit}");
         let start = Instant::now();
@@ -334,17 +360,13 @@ fn commands_publications_and_bytes_of_a_user(reactor: &str) {
             .map(|from| Client::connected(place(from), &node, &user))
             .collect();
         let mut done = 0;
-        for turn in 0..tried {
-            let client = &mut several[turn % 6];
-            let outcome = match data {
-                None => client.ping(),
-                Some(data) => client.publish("room", data),
-            };
-            match outcome {
-                Ok(()) => done += 1,
-                Err(111 | 3013) => {}
-                Err(code) => panic!("{limit}: code {code}"),
-            }
+        for turn in 0..tried / by_one {
+            let client = &mut several[turn as usize % 6];
+            let outcome = press(client, by_one, |out, id| match data {
+                None => wire::ping(out, Json, id),
+                Some(data) => wire::publish(out, Json, id, "room", data.as_bytes()),
+            });
+            done += outcome.done;
         }
         let most = at_once.end() + per_second * (start.elapsed().as_secs() + 1);
         let is_fair = done >= *at_once.start() && done <= most;

@@ -7,6 +7,7 @@ mod fallback;
 mod floods;
 mod healthy;
 mod limits;
+mod memory;
 mod node;
 mod slow;
 

@@ -10,6 +10,8 @@ use std::time::{Duration, Instant};
 crate::scenarios! {
     slow_requests_and_none
     slow_frames_and_messages
+    no_connect
+    no_pong
 }
 
 /// Between two bytes of somebody slow.
@@ -31,17 +33,17 @@ fn slow_requests_and_none(reactor: &str) {
     let mut silent: Vec<_> = (0..100).map(|_| Client::silent(place(3), &node)).collect();
     let mut in_time = Client::silent(place(4), &node);
     // More bytes than there is time for.
-    let (first, rest) = request.split_at(request.len() / 2);
+    let (first, mut rest) = request.split_at(request.len() / 2);
     in_time.write(first);
-    for (at, byte) in request.iter().cycle().take(request.len() - 1).enumerate() {
+    for byte in request.iter().take(request.len() - 1) {
         for client in &mut slow {
             client.write(&[*byte]);
         }
-        if at == 40 {
-            healthy.goes_on();
+        if !rest.is_empty() && start.elapsed() > HANDSHAKE / 3 {
             assert_eq!(node.connections(), 1);
-            in_time.write(rest);
+            in_time.write(std::mem::take(&mut rest));
             assert_eq!(in_time.answer().expect("an answer").status, 101);
+            healthy.goes_on();
         }
         if start.elapsed() > HANDSHAKE {
             break;
@@ -97,6 +99,51 @@ fn slow_frames_and_messages(reactor: &str) {
         assert_eq!(in_messages.close_code(), 3008);
         // The shard's clock is cut to milliseconds.
         assert!(start.elapsed() >= Duration::from_millis(1990));
+    });
+    assert_eq!(in_time.ping(), Ok(()));
+    healthy.stop();
+    node.assert_small(16);
+}
+
+fn no_connect(reactor: &str) {
+    let settings = [("RINGWAY_CLIENT__STALE_CLOSE_DELAY", "5s")];
+    let node = Node::start(reactor, 0, &settings);
+    let healthy = Healthy::start(&node);
+    let start = Instant::now();
+    let mut silent: Vec<_> = (0..90).map(|_| Client::upgraded(place(2), &node)).collect();
+    // A connect that is never whole is none, and neither are pings.
+    let mut busy = Client::upgraded(place(3), &node);
+    busy.write(&frame(Opcode::Ping, b""));
+    busy.write(&fragment(Opcode::Text, false, br#"{"id":1,"#));
+    let mut in_time = Client::upgraded(place(4), &node);
+    healthy.goes_on();
+    assert_eq!(in_time.connect(""), Ok(()));
+    for client in silent.iter_mut().chain([&mut busy]) {
+        assert_eq!(client.close_code(), 3502);
+    }
+    assert!(start.elapsed() >= Duration::from_millis(4990));
+    assert_eq!(in_time.ping(), Ok(()));
+    healthy.stop();
+    node.assert_small(16);
+}
+
+fn no_pong(reactor: &str) {
+    let settings = [
+        ("RINGWAY_CLIENT__PING_INTERVAL", "4s"),
+        ("RINGWAY_CLIENT__PONG_TIMEOUT", "3s"),
+    ];
+    let node = Node::start(reactor, 0, &settings);
+    let healthy = Healthy::start(&node);
+    let mut mute: Vec<_> = (0..50)
+        .map(|_| Client::connected(place(2), &node, ""))
+        .collect();
+    let mut in_time = Client::connected(place(3), &node, "");
+    std::thread::scope(|scope| {
+        scope.spawn(|| in_time.until_pinged(3));
+        for client in &mut mute {
+            client.answers_pings = false;
+            assert_eq!(client.close_code(), 3012);
+        }
     });
     assert_eq!(in_time.ping(), Ok(()));
     healthy.stop();

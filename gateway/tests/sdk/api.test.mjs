@@ -1,5 +1,6 @@
 // What a backend does to clients through the server API.
 import assert from 'node:assert/strict';
+import { request } from 'node:http';
 import { after, before, test } from 'node:test';
 import { connected, dataOf, ENCODINGS, subscribed } from './harness/clients.mjs';
 import { ALL, Gateway, HISTORY } from './harness/gateway.mjs';
@@ -138,6 +139,21 @@ test('who has no key gets 401, who sends no JSON 400', async () => {
   assert.equal(await call({ 'X-API-Key': 'wrong' }, '{}'), 401);
   assert.equal(await call({ 'X-API-Key': gateway.key }, '{"channel":'), 400);
   assert.equal(await call({ 'X-API-Key': gateway.key }, '{}'), 200);
+});
+
+test('pages of elsewhere ask nothing, by a form or as a host that was made to resolve here', async () => {
+  const asked = (path, headers, method = 'GET') => new Promise((resolve, reject) => {
+    const sent = request({ port: gateway.internal, host: '127.0.0.1', path, method, headers }, (response) => {
+      response.resume().on('end', () => resolve(response.statusCode));
+    });
+    sent.on('error', reject).end(method === 'POST' ? '{}' : undefined);
+  });
+  const host = `127.0.0.1:${gateway.internal}`;
+  const keyed = `/api/publish?api_key=${encodeURIComponent(gateway.key)}`;
+  assert.equal(await asked(keyed, { host, 'content-type': 'text/plain', origin: 'https://evil.test' }, 'POST'), 403);
+  assert.equal(await asked(keyed, { host, 'content-type': 'text/plain' }, 'POST'), 200);
+  assert.equal(await asked('/metrics', { host: `evil.test:${gateway.internal}` }), 403);
+  assert.equal(await asked('/metrics', { host: `localhost:${gateway.internal}` }), 200);
 });
 
 test('health and metrics are there, the demo page is not', async () => {

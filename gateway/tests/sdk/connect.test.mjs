@@ -4,9 +4,9 @@ import { once } from 'node:events';
 import { after, before, test } from 'node:test';
 import WebSocket from 'ws';
 import { connected, ENCODINGS, sdk } from './harness/clients.mjs';
-import { Gateway } from './harness/gateway.mjs';
+import { ALL, Gateway } from './harness/gateway.mjs';
 import { RawClient } from './harness/raw.mjs';
-import { connectionToken, seconds, sign, subscriptionToken } from './harness/token.mjs';
+import { connectionToken, SECRET, seconds, sign, subscriptionToken } from './harness/token.mjs';
 import { next } from './harness/wait.mjs';
 
 let gateway;
@@ -95,6 +95,31 @@ test('without leave, nobody connects anonymously', async (t) => {
     client.connect();
     assert.equal((await gone).code, code);
   }
+});
+
+test('a token in the address or in a header is no token', async (t) => {
+  const token = connectionToken('ann');
+  const headers = { Authorization: `Bearer ${token}`, Cookie: `token=${token}` };
+  const client = await RawClient.open(t, `${closed.url}?token=${token}&access_token=${token}`, { headers });
+  client.ws.send('{"id":1,"connect":{}}');
+  assert.equal((await client.close()).code, 3501);
+});
+
+test('no log has tokens, secrets, or what clients say', async (t) => {
+  const chatty = await Gateway.start({ rest: { log: { level: 'trace', format: 'json' } }, client: { token: { hmac_secret_key: SECRET } }, namespaces: { '': ALL } });
+  t.after(() => chatty.kill());
+  const token = connectionToken('ann');
+  const client = await RawClient.connected(t, `${chatty.url}?token=${token}`, { token, data: { d: 'said-in-data' } });
+  await client.call({ publish: { channel: 'room', data: 'said-in-public' } });
+  await client.call({ rpc: { method: 'said-in-a-method', data: 'said-in-rpc' } });
+  await chatty.publish('room', 'said-by-backend');
+  const forged = await RawClient.open(t, chatty.url);
+  forged.ws.send(JSON.stringify({ id: 1, connect: { token: sign({ sub: 'bea' }, 'a wrong secret') } }));
+  assert.equal((await forged.close()).code, 3500);
+  await chatty.stop();
+  assert.match(chatty.output, /"level":"DEBUG"/);
+  const parts = token.split('.').slice(1);
+  for (const secret of [...parts, SECRET, chatty.key, 'said-', 'bea']) assert.ok(!chatty.output.includes(secret), `${secret} in\n${chatty.output}`);
 });
 
 test('a page of a foreign origin is refused with 403, one of an allowed origin is not', async (t) => {

@@ -83,8 +83,8 @@ def binary():
 
 
 def environment():
-    """This process's environment without what the gateway would take for its configuration."""
-    return {name: value for name, value in os.environ.items() if not name.startswith("RINGWAY_")}
+    """This process's environment without what the gateway would take for its configuration, but for the reactor to test."""
+    return {name: value for name, value in os.environ.items() if name == "RINGWAY_REACTOR" or not name.startswith("RINGWAY_")}
 
 
 class Inbox:

@@ -3,6 +3,7 @@
 mod api;
 mod health;
 mod keys;
+mod pages;
 mod peers;
 mod publish;
 
@@ -55,6 +56,14 @@ fn node_with_capacity(
     capacity: usize,
     answer: impl Fn(ShardId, &Request) -> Option<Response> + Send + Sync + 'static,
 ) -> Node {
+    node_with_config(config(), capacity, answer)
+}
+
+fn node_with_config(
+    config: Config,
+    capacity: usize,
+    answer: impl Fn(ShardId, &Request) -> Option<Response> + Send + Sync + 'static,
+) -> Node {
     let answer: Arc<Answer> = Arc::new(answer);
     let asked = Arc::new(Mutex::new(Vec::new()));
     let says = Arc::new(Mutex::new(Vec::new()));
@@ -82,7 +91,7 @@ fn node_with_capacity(
     tokio::spawn(driver.run());
     let (phase, phase_seen) = watch::channel(Phase::Ready);
     let control = Control::new(Options {
-        config: Arc::new(config()),
+        config: Arc::new(config),
         shards,
         phase: phase_seen,
         node_uid: "uid-1".to_owned(),

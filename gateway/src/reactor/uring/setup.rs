@@ -226,6 +226,38 @@ mod tests {
     }
 
     #[test]
+    fn a_ring_takes_nothing_but_its_operations() {
+        let wake = rustix::event::eventfd(0, rustix::event::EventfdFlags::NONBLOCK).unwrap();
+        let mut made = match make(UringSetup::new(None, 8, wake)) {
+            Err(error) if error.leaves_epoll() => {
+                println!("skipped: {error}");
+                return;
+            }
+            made => made.unwrap(),
+        };
+        let ring = made.ring.as_mut().unwrap();
+        ring.submitter().register_enable_rings().unwrap();
+        let cancel = || opcode::AsyncCancel::new(u64::MAX).build();
+        let path = c"/etc/passwd".as_ptr();
+        let open = opcode::OpenAt::new(io_uring::types::Fd(libc::AT_FDCWD), path).build();
+        for (entry, wanted) in [
+            (cancel(), -libc::ENOENT),
+            (opcode::Nop::new().build(), -libc::EACCES),
+            (open, -libc::EACCES),
+            (cancel().flags(squeue::Flags::IO_LINK), -libc::EACCES),
+        ] {
+            // SAFETY: the path that one of them names is static.
+            unsafe { ring.submission().push(&entry) }.unwrap();
+            ring.submit_and_wait(1).unwrap();
+            let result = ring.completion().next().map(|entry| entry.result());
+            assert_eq!(result, Some(wanted), "{entry:?}");
+        }
+        let registered = ring.submitter().register_files_update(0, &[0]);
+        let error = registered.unwrap_err();
+        assert_eq!(error.raw_os_error(), Some(libc::EACCES), "{error}");
+    }
+
+    #[test]
     fn each_refusal_has_its_own_name() {
         let name = |errno| refusal("x", io::Error::from_raw_os_error(errno));
         assert!(matches!(name(libc::ENOSYS), ReactorError::Missing));

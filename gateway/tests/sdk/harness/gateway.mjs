@@ -22,9 +22,9 @@ export function binary(name = 'ringway', variable = 'RINGWAY_BIN') {
   return found;
 }
 
-/** This process's environment without what the gateway would take for its configuration. */
+/** This process's environment without what the gateway would take for its configuration, but for the reactor to test. */
 export function environment() {
-  return Object.fromEntries(Object.entries(process.env).filter(([name]) => !name.startsWith('RINGWAY_')));
+  return Object.fromEntries(Object.entries(process.env).filter(([name]) => name === 'RINGWAY_REACTOR' || !name.startsWith('RINGWAY_')));
 }
 
 /** Ports that nobody has now. */
