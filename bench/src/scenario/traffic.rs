@@ -12,7 +12,7 @@ use std::rc::Rc;
 use std::thread;
 use std::time::{Duration, Instant};
 
-mod figures;
+pub(crate) mod figures;
 mod layout;
 mod press;
 mod room;

@@ -166,6 +166,39 @@ fn a_storm_with_recovery_notices_what_was_not_recovered() {
 }
 
 #[test]
+fn the_established_are_owed_everything_through_a_storm() {
+    let load = [
+        "--members",
+        "12",
+        "--rounds",
+        "2",
+        "--recover",
+        "16",
+        "--established",
+        "4",
+        "--rate",
+        "200",
+        "--token-secret",
+        "secret",
+    ];
+    for cores in [None, Some(two_threads())] {
+        let mut load = load.to_vec();
+        if let Some(cores) = &cores {
+            load.extend(["--cores", cores]);
+        }
+        let report = assert_verified(run("storm", "/", Misdeed::None, &load));
+        assert_eq!(figure(&report, "recovered"), 384.0);
+        assert_eq!(report["latency"]["count"], 24);
+        assert!(figure(&report, "established_p99_calm") > 0.0, "{report}");
+        assert!(figure(&report, "established_p99") > 0.0, "{report}");
+        for (misdeed, kind) in [(Misdeed::Lose, "lost"), (Misdeed::Forget, "lost")] {
+            let (code, report) = run("storm", "/", misdeed, &load);
+            assert_eq!((code, kinds(&report)), (2, vec![kind.to_owned()]));
+        }
+    }
+}
+
+#[test]
 fn recovery_from_several_offsets_is_counted_and_checked() {
     let load = [
         "--members",

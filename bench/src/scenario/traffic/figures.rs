@@ -9,8 +9,8 @@ use crate::measure::series::Series;
 use crate::report::Report;
 use crate::scenario::Server;
 
-/// Own sends later than this at p99 make a timetable a fiction.
-const LATE: u64 = 1_000_000;
+/// Own sends later than this at p99, nanoseconds, make a timetable a fiction.
+pub(crate) const LATE: u64 = 1_000_000;
 
 /// A reading at one end of a window. Times are the leading thread's, and of several threads' counts the sum is taken.
 #[derive(Clone, Copy)]
