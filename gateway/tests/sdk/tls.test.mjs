@@ -6,12 +6,13 @@ import { copyFileSync, mkdtempSync, readFileSync, rmSync, writeFileSync } from '
 import { connect as connectTcp } from 'node:net';
 import { tmpdir } from 'node:os';
 import { join } from 'node:path';
+import { Duplex } from 'node:stream';
 import { after, before, describe, test } from 'node:test';
 import { connect as connectTls } from 'node:tls';
 import { connected, ENCODINGS, dataFor, dataOf, subscribed } from './harness/clients.mjs';
 import { ALL, binary, environment, Gateway, HISTORY, tomlFile } from './harness/gateway.mjs';
-import { upgrade } from './harness/raw.mjs';
-import { next, until, within } from './harness/wait.mjs';
+import { frame, upgrade } from './harness/raw.mjs';
+import { Inbox, next, pause, until, within } from './harness/wait.mjs';
 
 const directory = mkdtempSync(join(tmpdir(), 'ringway-tls-'));
 const path = (name) => join(directory, name);
@@ -47,6 +48,27 @@ async function answered(gateway, bytes) {
   socket.write(bytes);
   await within(once(socket, 'close'), 'the end of the connection');
   return Buffer.concat(parts);
+}
+
+/** A connection whose bytes leave one at a time, `drips` milliseconds apart, once that is set. */
+class Dripping extends Duplex {
+  constructor(port) {
+    super();
+    this.drips = 0;
+    this.tcp = connectTcp({ port, host: '127.0.0.1', noDelay: true }).on('error', () => {});
+    this.tcp.on('data', (bytes) => this.push(bytes)).on('close', () => this.push(null));
+  }
+
+  _read() {}
+
+  async _write(bytes, _encoding, done) {
+    if (!this.drips) return void this.tcp.write(bytes, done);
+    for (const byte of bytes) {
+      this.tcp.write(Buffer.from([byte]));
+      await pause(this.drips);
+    }
+    done();
+  }
 }
 
 for (const reactor of ['uring', 'epoll']) {
@@ -153,6 +175,39 @@ for (const reactor of ['uring', 'epoll']) {
       await subscription.publications.count(1);
       await within(Promise.all(slow), 'all slow ones to be closed', 30_000);
       assert.ok(Date.now() - began >= 900, 'not at once');
+    });
+
+    test('records that come a byte at a time: who is done in time goes on, who is not is closed with 3008', { timeout: 90_000 }, async (t) => {
+      const strict = await Gateway.start({
+        namespaces: { '': ALL },
+        client: { stall_timeout: '2s' },
+        rest: { tls: { enabled: true, ...first } },
+        args: ['--reactor', reactor],
+      });
+      t.after(() => strict.kill());
+      const client = await connected(t, strict.url, { socket: trusting });
+      const subscription = await subscribed(client, 'healthy');
+      const wire = new Dripping(strict.port);
+      t.after(() => wire.tcp.destroy());
+      const socket = connectTls({ socket: wire, rejectUnauthorized: false }).on('error', () => {});
+      const heard = new Inbox();
+      socket.on('data', (bytes) => heard.push(bytes));
+      const said = (text) => heard.wait(() => Buffer.concat(heard.items).includes(text), `${text}`);
+      socket.write(upgrade(strict.port));
+      await said('101 Switching');
+      socket.write(frame('{"id":1,"connect":{}}'));
+      await said('"connect"');
+      wire.drips = 5;
+      socket.write(frame('{"id":2,"ping":{}}'));
+      await said('"id":2');
+      wire.drips = 100;
+      socket.write(frame(JSON.stringify({ id: 3, publish: { channel: 'healthy', data: 'x'.repeat(1000) } })));
+      await strict.publish('healthy', {});
+      await subscription.publications.count(1);
+      // The close frame's code.
+      await said(Buffer.from([0x0b, 0xc0]));
+      await strict.publish('healthy', {});
+      assert.equal((await subscription.publications.count(2)).length, 2);
     });
 
     test('a thousand handshakes beside a healthy client', { timeout: 120_000 }, async (t) => {
