@@ -14,6 +14,8 @@ pub struct Bounds {
     pub intake_bytes: usize,
     /// Staged bytes above which the peer is lost: it is given neither frames nor large answers until it has caught up.
     pub lost_bytes: usize,
+    /// Bytes staged in one tick, for a peer or for this shard itself, above which large answers have to wait.
+    pub answers_bytes: usize,
     /// So long without taking anything, and it is lost, too.
     pub lost_millis: u64,
 }
@@ -23,6 +25,7 @@ impl Default for Bounds {
         Self {
             intake_bytes: 1 << 20,
             lost_bytes: 64 << 20,
+            answers_bytes: 8 << 20,
             lost_millis: 5000,
         }
     }
@@ -119,7 +122,7 @@ impl Links {
             Some(way) => way.outbox.staged_bytes(),
             None => self.local.size(),
         };
-        staged > self.bounds.lost_bytes
+        staged > self.bounds.answers_bytes
     }
 
     /// Hands every staged batch over that its ring takes. Returns whether some are still staged.
@@ -264,7 +267,7 @@ mod tests {
         let (outbox, _inbox) = pair(1, Waker::none());
         let ways = [None, Some(outbox), None].into_iter().collect();
         let mut links = Links::new(ShardId(0), ways, Vec::new()).with_bounds(Bounds {
-            lost_bytes: 20,
+            answers_bytes: 20,
             ..Bounds::default()
         });
         for peer in [ShardId(0), ShardId(1)] {

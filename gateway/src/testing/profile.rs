@@ -278,6 +278,7 @@ impl Profile {
             profile.bounds = Bounds {
                 intake_bytes: rng.magnitude(1024, 64 * 1024) as usize,
                 lost_bytes: rng.magnitude(1024, 64 * 1024) as usize,
+                answers_bytes: rng.magnitude(1024, 64 * 1024) as usize,
                 lost_millis: rng.range(100, 1500),
             };
         }
