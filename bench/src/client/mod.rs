@@ -12,3 +12,4 @@ pub mod protocol;
 pub mod raw;
 pub mod ring;
 pub mod share;
+pub mod tls;
