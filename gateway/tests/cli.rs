@@ -284,6 +284,7 @@ fn prints_its_version_and_the_machine() {
         format!("ringway {}\n", env!("CARGO_PKG_VERSION"))
     );
     let report = printed(&["probe"], &[]);
+    assert!(report.contains("\nkernel TLS "), "{report}");
     for fact in [
         "kernel",
         "cores",

@@ -14,6 +14,7 @@ use crate::client::frames::Opcode;
 use crate::client::handshake::{SocketLimits, Target};
 use crate::client::protocol::Protocol;
 use crate::client::raw::{Match, Raw, Template};
+use crate::client::tls;
 use crate::scenario::Server;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -29,7 +30,7 @@ enum Spoken {
 /// Where the server is.
 #[derive(Args)]
 pub struct PlaceArgs {
-    /// Where the server listens, ws://host:port/path; {channel} in the path is the connection's.
+    /// Where the server listens, ws://host:port/path or wss://; {channel} in the path is the connection's.
     #[arg(long, value_name = "URL")]
     pub target: String,
     /// The server's processes, to tell its CPU and memory.
@@ -41,12 +42,14 @@ pub struct PlaceArgs {
     /// A parameter of the upgrade's query; may be repeated.
     #[arg(long, value_name = "NAME=VALUE")]
     pub query: Vec<String>,
+    #[command(flatten)]
+    tls: tls::Wish,
 }
 
 impl PlaceArgs {
     /// The target of `url` with the headers and the query.
     pub fn target(&self, url: &str) -> Result<Target, Failure> {
-        let mut target = Target::parse(url).map_err(Failure::Usage)?;
+        let mut target = Target::parse(url, &self.tls).map_err(Failure::Usage)?;
         self.query.iter().for_each(|pair| target.add_query(pair));
         for line in &self.header {
             target.add_header(line).map_err(Failure::Usage)?;

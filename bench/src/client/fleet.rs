@@ -17,6 +17,7 @@ use super::ledger::Faults;
 use super::protocol::Protocol;
 use super::ring::{Event, Ring, RingSize};
 use super::share::Share;
+use super::tls;
 use floor::Floor;
 
 /// Below the 20,000 a ring's table may hold where `RLIMIT_NOFILE` is that low.
@@ -63,6 +64,7 @@ struct Connection {
     subscribes: bool,
     /// Replies that make it joined.
     replies: u8,
+    tls: Option<tls::Session>,
     deframer: Deframer,
     answer: Vec<u8>,
     /// Where it wants to recover from.
@@ -86,6 +88,8 @@ enum Errand {
     Pong(usize),
     /// A frame that answers another.
     Answer(usize, Vec<u8>),
+    /// TLS' own: it goes out as it is.
+    Wire(usize, Vec<u8>),
     /// The socket of a connection that is over.
     Release(usize),
 }
@@ -106,6 +110,17 @@ pub struct Manners {
     pub ramp: Option<f64>,
 }
 
+impl Manners {
+    /// What is spoken, for the report.
+    pub fn words(&self) -> String {
+        let name = self.protocol.name();
+        match &self.target.tls {
+            None => name.to_owned(),
+            Some(tls) => format!("{name} over {}", tls.words()),
+        }
+    }
+}
+
 /// Opened connections.
 pub struct Fleet<'a> {
     manners: &'a Manners,
@@ -117,6 +132,8 @@ pub struct Fleet<'a> {
     /// The channel each connection subscribes to; publishers have none.
     channel_of: Box<dyn Fn(usize) -> Option<String> + 'a>,
     errands: Vec<Errand>,
+    /// Of what is sealed and opened.
+    scratch: Vec<u8>,
     opening: usize,
     open: usize,
     pings: u64,
@@ -140,6 +157,7 @@ impl<'a> Fleet<'a> {
             tokens: Vec::new(),
             channel_of: Box::new(channel_of),
             errands: Vec::new(),
+            scratch: Vec::new(),
             opening: 0,
             open: 0,
             pings: 0,
@@ -209,11 +227,16 @@ impl<'a> Fleet<'a> {
             let connection = self.share.connection(index);
             io::Error::new(e.kind(), format!("connection {connection}: {e}"))
         })?;
+        let earlier = self.connections.get_mut(index);
+        let earlier = earlier.and_then(|connection| connection.tls.take());
+        let tls = target.tls.as_ref();
+        let tls = tls.map(|tls| tls.begin(earlier)).transpose()?;
         let connection = Connection {
             stage: Stage::Upgrading,
             expendable: false,
             subscribes: channel.is_some(),
             replies: protocol.replies_to_join(channel.is_some()),
+            tls,
             deframer: Deframer::default(),
             answer: Vec::new(),
             since: since.map(Box::new),
@@ -238,9 +261,8 @@ impl<'a> Fleet<'a> {
         }
         let request = target.upgrade_request(protocol.subprotocol(), channel.as_deref());
         self.rings[ring].receive(slot)?;
-        self.rings[ring].send(slot, &request)?;
         self.opening += 1;
-        Ok(())
+        self.send(index, &request)
     }
 
     /// Takes what has arrived and hands what is not the fleet's own business to `on(connection, news, faults)`; answers
@@ -251,6 +273,7 @@ impl<'a> Fleet<'a> {
             let mut floor = Floor {
                 share: self.share,
                 protocol: &self.manners.protocol,
+                scratch: &mut self.scratch,
                 connections: &mut self.connections,
                 faults: &mut self.faults,
                 errands: &mut self.errands,
@@ -304,6 +327,7 @@ impl<'a> Fleet<'a> {
                 }
                 Errand::Pong(index) => self.send(index, &protocol.pong_frame())?,
                 Errand::Answer(index, frame) => self.send(index, &frame)?,
+                Errand::Wire(index, bytes) => self.put(index, &bytes)?,
                 Errand::Release(index) => {
                     let (ring, slot) = self.place_of(index);
                     self.rings[ring].detach(slot)?;
@@ -412,6 +436,18 @@ impl<'a> Fleet<'a> {
 
     /// Queues bytes for a connection.
     pub fn send(&mut self, index: usize, bytes: &[u8]) -> io::Result<()> {
+        let Some(tls) = &mut self.connections[index].tls else {
+            return self.put(index, bytes);
+        };
+        let mut wire = std::mem::take(&mut self.scratch);
+        wire.clear();
+        tls.seal(bytes, &mut wire)?;
+        let put = self.put(index, &wire);
+        self.scratch = wire;
+        put
+    }
+
+    fn put(&mut self, index: usize, bytes: &[u8]) -> io::Result<()> {
         let (ring, slot) = self.place_of(index);
         match self.connections[index].stage {
             // Its slot is empty, or another's.

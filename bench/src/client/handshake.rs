@@ -7,6 +7,7 @@ use std::time::Duration;
 use socket2::{Domain, Socket, Type};
 
 use super::protocol::Protocol;
+use super::tls;
 
 /// One key for all connections: its answer is a constant, so checking it costs nothing. It is the RFC's own example.
 const KEY: &str = "dGhlIHNhbXBsZSBub25jZQ==";
@@ -18,10 +19,12 @@ pub const ANSWER: &[u8] =
 /// Connections from one source address: well below the 28,000 ephemeral ports of a default Linux.
 const CONNECTIONS_A_SOURCE: usize = 10_000;
 
-/// Where the server listens: `ws://host[:port]/path`; `{channel}` in the path is the connection's.
+/// Where the server listens: `ws://host[:port]/path`, or `wss://`; `{channel}` in the path is the connection's.
 #[derive(Clone, Debug)]
 pub struct Target {
     pub address: SocketAddr,
+    /// What a connection speaks below HTTP, if that is TLS.
+    pub tls: Option<tls::Client>,
     host: String,
     path: String,
     /// Header lines beyond those of every upgrade, each with its end of line.
@@ -29,29 +32,36 @@ pub struct Target {
 }
 
 impl Target {
-    /// Reads a URL; a name is resolved to its first IPv4 address.
+    /// Reads a URL; a name is resolved to its first IPv4 address. `wish` is about TLS, if it comes to that.
     ///
     /// # Errors
     /// One line that says what is wrong with it.
-    pub fn parse(url: &str) -> Result<Self, String> {
-        let rest = url
-            .strip_prefix("ws://")
-            .ok_or_else(|| format!("{url}: only ws:// targets are supported"))?;
+    pub fn parse(url: &str, wish: &tls::Wish) -> Result<Self, String> {
+        let (rest, port, is_tls) = match url.split_once("://") {
+            Some(("ws", rest)) => (rest, 80, false),
+            Some(("wss", rest)) => (rest, 443, true),
+            _ => return Err(format!("{url}: a target is ws://… or wss://…")),
+        };
+        if !is_tls && *wish != tls::Wish::default() {
+            return Err(format!("{url}: --tls-… want a wss:// target"));
+        }
         let (authority, path) = match rest.find('/') {
             Some(at) => (&rest[..at], &rest[at..]),
             None => (rest, "/"),
         };
-        let with_port = match authority.contains(':') {
-            true => authority.to_owned(),
-            false => format!("{authority}:80"),
+        let (host, with_port) = match authority.split_once(':') {
+            Some((host, _)) => (host, authority.to_owned()),
+            None => (authority, format!("{authority}:{port}")),
         };
         let address = with_port
             .to_socket_addrs()
             .map_err(|e| format!("{authority}: {e}"))?
             .find(SocketAddr::is_ipv4)
             .ok_or_else(|| format!("{authority}: no IPv4 address"))?;
+        let client = is_tls.then(|| tls::Client::new(host, wish)).transpose()?;
         Ok(Self {
             address,
+            tls: client,
             host: authority.to_owned(),
             path: path.to_owned(),
             headers: String::new(),
@@ -200,16 +210,30 @@ mod tests {
 
     #[test]
     fn reads_targets() {
-        let target = Target::parse("ws://127.0.0.1:8000/connection/websocket").unwrap();
+        let target = Target::parse(
+            "ws://127.0.0.1:8000/connection/websocket",
+            &Default::default(),
+        )
+        .unwrap();
         assert_eq!(target.address, "127.0.0.1:8000".parse().unwrap());
         assert_eq!(target.path, "/connection/websocket");
-        assert_eq!(Target::parse("ws://127.0.0.1").unwrap().address.port(), 80);
-        assert!(Target::parse("wss://127.0.0.1/").is_err());
+        assert_eq!(
+            Target::parse("ws://127.0.0.1", &Default::default())
+                .unwrap()
+                .address
+                .port(),
+            80
+        );
+        let secure = Target::parse("wss://localhost", &Default::default()).unwrap();
+        assert_eq!((secure.address.port(), secure.tls.is_some()), (443, true));
+        assert!(target.tls.is_none());
+        assert!(Target::parse("http://127.0.0.1/", &Default::default()).is_err());
     }
 
     #[test]
     fn asks_with_channel_query_and_headers() {
-        let mut target = Target::parse("ws://127.0.0.1:1/sub/{channel}").unwrap();
+        let mut target =
+            Target::parse("ws://127.0.0.1:1/sub/{channel}", &Default::default()).unwrap();
         target.add_query("a=1");
         target.add_query("b=2");
         target.add_header("X-Key: k").unwrap();

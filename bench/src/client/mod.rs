@@ -13,3 +13,4 @@ pub mod protocol;
 pub mod raw;
 pub mod ring;
 pub mod share;
+pub mod tls;

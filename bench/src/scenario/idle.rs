@@ -93,7 +93,7 @@ pub fn run(plan: &Plan<'_>, report: &mut Report) -> io::Result<()> {
         plan.connections,
         server.channels,
         words_of_threads(plan.cores),
-        server.manners.protocol.name()
+        server.manners.words()
     ));
     let each = |full: u64, fresh: u64| (full as f64 - fresh as f64) / n;
     report.figure(

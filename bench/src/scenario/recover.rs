@@ -112,7 +112,7 @@ pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
         plan.missed,
         plan.steps(),
         rounds.len(),
-        server.manners.protocol.name(),
+        server.manners.words(),
         ended.deliveries,
     ));
     report.figure(

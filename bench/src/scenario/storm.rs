@@ -196,7 +196,7 @@ pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
         if plan.close { "Close frame" } else { "reset" },
         plan.at_once,
         plan.jitter.as_millis(),
-        server.manners.protocol.name(),
+        server.manners.words(),
     ));
     let spread = |of: fn(&Round) -> f64| Spread::of(&rounds.iter().map(of).collect::<Vec<_>>());
     let n = plan.rooms.members as f64;

@@ -169,6 +169,7 @@ pub enum CloseHow {
 mod clock;
 pub mod epoll;
 mod error;
+pub mod ktls;
 pub mod listener;
 pub mod uring;
 

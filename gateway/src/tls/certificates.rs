@@ -113,7 +113,7 @@ fn read_pair(pair: usize, files: &PemPair) -> Result<Named, CertificateError> {
     let chain = read_chain(&files.certificates).map_err(|problem| refuse(false, problem))?;
     let key = PrivateKeyDer::from_pem_file(&files.key)
         .map_err(|error| refuse(true, why(&error, &files.key, "unencrypted private key")))?;
-    let key = rustls::crypto::ring::sign::any_supported_type(&key).map_err(|_| {
+    let key = rustls::crypto::aws_lc_rs::sign::any_supported_type(&key).map_err(|_| {
         refuse(true, "a key of a kind that is not supported: want RSA of 2048 bits or more, ECDSA P-256 or P-384, or Ed25519".into())
     })?;
     let key = CertifiedKey::new(chain, key);

@@ -1,7 +1,7 @@
 //! Keys of one direction of a connection, and the next ones (RFC 8446 sections 7.2 and 7.3).
 
-use ring::aead::{self, LessSafeKey, Nonce, UnboundKey};
-use ring::hkdf;
+use aws_lc_rs::aead::{self, LessSafeKey, Nonce, UnboundKey};
+use aws_lc_rs::hkdf;
 use rustls::ConnectionTrafficSecrets;
 use zeroize::Zeroize;
 

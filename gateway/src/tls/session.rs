@@ -5,7 +5,7 @@ use super::record::{
     ALERT, APPLICATION, BadHeader, HANDSHAKE, additional_data_12, header, write_header,
 };
 use super::{HEADER_BYTES, PLAINTEXT_MAX};
-use ring::aead::{Aad, LessSafeKey, MAX_TAG_LEN};
+use aws_lc_rs::aead::{Aad, LessSafeKey, MAX_TAG_LEN};
 use rustls::kernel::KernelConnection;
 use rustls::server::{ServerConnectionData, UnbufferedServerConnection};
 use rustls::{ExtractedSecrets, ProtocolVersion};

@@ -1,19 +1,14 @@
 // The load harness against the real gateway at a small size: every scenario runs and proves that nothing was lost,
 // doubled, reordered or corrupted. Its figures say nothing on a machine that does other things too.
 import assert from 'node:assert/strict';
-import { spawn } from 'node:child_process';
 import { generateKeyPairSync } from 'node:crypto';
-import { once } from 'node:events';
-import { mkdtemp, readFile, rm, writeFile } from 'node:fs/promises';
+import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
 import { after, before, test } from 'node:test';
-import { ALL, binary, Gateway, HISTORY } from '../sdk/harness/gateway.mjs';
+import { ALL, Gateway, HISTORY } from '../sdk/harness/gateway.mjs';
 import { SECRET } from '../sdk/harness/token.mjs';
-import { within } from '../sdk/harness/wait.mjs';
-
-// Verified and valid; verified, but not worth its figures: this machine is not quiet.
-const VERIFIED = [0, 3];
+import { figuresOf, verified } from './run.mjs';
 
 let gateway;
 let directory;
@@ -28,19 +23,9 @@ after(async () => {
 });
 
 // Runs a scenario in channels of its own; its figures by name.
-async function bench(scenario, ...flags) {
+async function bench(...run) {
   runs += 1;
-  const json = join(directory, `${runs}.json`);
-  const cores = flags.includes('--cores') ? [] : ['--cores', '0'];
-  const common = ['--plain-priority', ...cores, '--json', json];
-  const bench = spawn(binary('ringway-bench', 'RINGWAY_BENCH_BIN'), [scenario, ...flags, ...common], { stdio: ['ignore', 'pipe', 'pipe'] });
-  let output = '';
-  for (const stream of [bench.stdout, bench.stderr]) stream.setEncoding('utf8').on('data', (text) => { output += text; });
-  const [code] = await within(once(bench, 'exit'), `ringway-bench ${scenario}`, 120_000);
-  assert.ok(VERIFIED.includes(code), `exit ${code}\n${output}`);
-  const report = JSON.parse(await readFile(json, 'utf8'));
-  assert.equal(report.verified, true);
-  return Object.fromEntries(report.figures.map(({ key, value }) => [key, value]));
+  return figuresOf(await verified(...run));
 }
 
 const rooms = (...flags) => [

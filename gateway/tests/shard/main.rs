@@ -3,4 +3,5 @@
 mod keys;
 mod proxies;
 mod stand;
+mod tls;
 mod tokens;

@@ -14,6 +14,7 @@ use ringway::protocol::websocket::client::{
 use ringway::reactor::{BufferId, CloseHow, Event, Reactor, ReactorStats, Send, Short};
 use ringway::shard::{Permits, Setup, Shard};
 use ringway::stats::ShardStats;
+use ringway::tls::Acceptor;
 use serde_json::Value;
 use std::collections::HashMap;
 use std::net::SocketAddr;
@@ -113,7 +114,12 @@ pub struct Stand {
 }
 
 impl Stand {
-    pub fn new(mut config: Config) -> Self {
+    pub fn new(config: Config) -> Self {
+        Self::behind(None, config)
+    }
+
+    /// With TLS, where there is an acceptor.
+    pub fn behind(acceptor: Option<Acceptor>, mut config: Config) -> Self {
         config.shards = 1;
         // All of its clients have one address.
         config.client_limits.address_handshakes = 0;
@@ -145,7 +151,7 @@ impl Stand {
             check_nanos: 300_000,
             seed: 7,
             epoch: "e".into(),
-            acceptor: None,
+            acceptor,
         });
         Self {
             shard,
@@ -226,14 +232,15 @@ impl Stand {
         self.heard(slot)
     }
 
+    /// The bytes that a client was sent since the last call.
+    pub fn sent(&mut self, slot: u32) -> Vec<u8> {
+        let sent = self.shard.reactor_mut().sent.remove(&slot);
+        sent.unwrap_or_default()
+    }
+
     /// What a client has heard since the last call.
     pub fn heard(&mut self, slot: u32) -> Vec<Heard> {
-        let sent = self
-            .shard
-            .reactor_mut()
-            .sent
-            .remove(&slot)
-            .unwrap_or_default();
+        let sent = self.sent(slot);
         let client = self.clients.get_mut(&slot).expect("an accepted client");
         let mut heard = Vec::new();
         if client.is_upgraded {

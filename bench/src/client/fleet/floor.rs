@@ -12,6 +12,7 @@ use crate::client::share::Share;
 pub(super) struct Floor<'a> {
     pub(super) share: Share,
     pub(super) protocol: &'a Protocol,
+    pub(super) scratch: &'a mut Vec<u8>,
     pub(super) connections: &'a mut [Connection],
     pub(super) faults: &'a mut Faults,
     pub(super) errands: &'a mut Vec<Errand>,
@@ -31,6 +32,32 @@ impl Floor<'_> {
         if self.connections[index].subscribes {
             *self.received += bytes.len() as u64;
         }
+        let Some(mut tls) = self.connections[index].tls.take() else {
+            return self.plain(index, bytes, on);
+        };
+        let (mut plain, mut wire) = (std::mem::take(self.scratch), Vec::new());
+        plain.clear();
+        let opened = tls.open(bytes, &mut plain, &mut wire);
+        self.connections[index].tls = Some(tls);
+        if !wire.is_empty() {
+            self.errands.push(Errand::Wire(index, wire));
+        }
+        if !plain.is_empty() {
+            self.plain(index, &plain, on);
+        }
+        *self.scratch = plain;
+        if let Err(words) = opened {
+            self.faults.malformed += 1;
+            self.closed(index, &words, on);
+        }
+    }
+
+    fn plain(
+        &mut self,
+        index: usize,
+        bytes: &[u8],
+        on: &mut impl FnMut(usize, News<'_>, &mut Faults),
+    ) {
         match self.connections[index].stage {
             Stage::Closed => {}
             Stage::Upgrading => self.upgrading(index, bytes, on),

@@ -65,7 +65,8 @@ fn serve(plan: &Plan, listener: &TcpListener) -> io::Result<u64> {
 /// Connects everybody, reads the answers, and resets them.
 fn connect(plan: &Plan, address: SocketAddr) -> io::Result<()> {
     cpu::pin(&[plan.client_core])?;
-    let target = Target::parse(&format!("ws://{address}/")).map_err(io::Error::other)?;
+    let target = Target::parse(&format!("ws://{address}/"), &Default::default())
+        .map_err(io::Error::other)?;
     let request = target.upgrade_request(None, None);
     // As many on their way as the server of a storm sees by default.
     const AT_ONCE: usize = 64;

@@ -270,7 +270,7 @@ impl Measured {
         }
         report.remarks.push(format!(
             "{words}, {}; {} publications and {} deliveries checked in all",
-            server.manners.protocol.name(),
+            server.manners.words(),
             ended.published,
             ended.deliveries
         ));

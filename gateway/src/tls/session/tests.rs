@@ -65,7 +65,7 @@ fn open_all(session: &mut Session, mut wire: &mut [u8]) -> Result<Vec<u8>, Alert
 
 /// Every version and cipher.
 fn kinds() -> Vec<(&'static SupportedProtocolVersion, SupportedCipherSuite)> {
-    let suites = rustls::crypto::ring::ALL_CIPHER_SUITES.iter();
+    let suites = rustls::crypto::aws_lc_rs::ALL_CIPHER_SUITES.iter();
     let all = suites.map(|suite| match suite.tls13() {
         Some(_) => (&TLS13, *suite),
         None => (&TLS12, *suite),
@@ -81,7 +81,7 @@ fn only(
     suite: SupportedCipherSuite,
 ) -> Arc<ClientConfig> {
     let config = (*fixture.identity.trusted(&[version])).clone();
-    let mut provider = rustls::crypto::ring::default_provider();
+    let mut provider = rustls::crypto::aws_lc_rs::default_provider();
     provider.cipher_suites = vec![suite];
     let mut roots = rustls::RootCertStore::empty();
     roots.add(fixture.identity.der()).unwrap();
