@@ -69,6 +69,7 @@ fn add(total: &mut Tally, tally: &Tally) {
     total.greeted += tally.greeted;
     total.resumed += tally.resumed;
     total.resumed_elsewhere += tally.resumed_elsewhere;
+    total.certificates += tally.certificates;
     total.misunderstood += tally.misunderstood;
     for (code, times) in &tally.closed {
         *total.closed.entry(*code).or_default() += times;
@@ -115,6 +116,7 @@ fn seeds_break_no_promise() {
         ("handshakes of TLS", total.greeted),
         ("resumed sessions", total.resumed),
         ("sessions of another shard", total.resumed_elsewhere),
+        ("new certificates", total.certificates),
         ("plain HTTP where TLS is spoken", total.misunderstood),
         ("3001", total.closed.get(&3001).copied().unwrap_or_default()),
         ("3008", total.closed.get(&3008).copied().unwrap_or_default()),
@@ -183,6 +185,11 @@ fn finds_an_address_with_one_connection_too_many() {
 #[test]
 fn finds_dropped_frames_of_which_nobody_is_told() {
     finds(Fault::MissedNotTold);
+}
+
+#[test]
+fn finds_a_made_up_address_that_is_believed() {
+    finds(Fault::ForwardedByAnybody);
 }
 
 #[test]

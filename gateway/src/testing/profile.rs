@@ -336,7 +336,13 @@ impl Profile {
             Front::Forwarding,
             Front::Header,
         ]);
-        let proxies = &mut Arc::make_mut(&mut self.config).proxies;
+        let config = Arc::make_mut(&mut self.config);
+        if self.front != Front::None && rng.chance(500) {
+            // Whoever is taken for another is one too many there.
+            config.client_limits.address_connections = rng.range(1, 4) as u32;
+            self.addresses = 3;
+        }
+        let proxies = &mut config.proxies;
         let network = [ipnet::IpNet::from(std::net::IpAddr::from(PROXY))];
         match self.front {
             Front::None => {}

@@ -244,7 +244,8 @@ impl<S: Server> World<S> {
             && self.rng.chance(20)
         {
             self.stage.trace(|| "control: another certificate".into());
-            return tls.reload();
+            tls.reload();
+            return self.stage.oracle.certificate_changed();
         }
         let channel = self.rng.pick(&self.stage.profile.channels).clone();
         match self.rng.below(1000) {

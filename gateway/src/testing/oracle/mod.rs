@@ -158,6 +158,8 @@ pub struct Tally {
     pub greeted: u64,
     pub resumed: u64,
     pub resumed_elsewhere: u64,
+    /// Certificates taken into use.
+    pub certificates: u64,
     /// Clients that did not know of TLS.
     pub misunderstood: u64,
 }
@@ -239,6 +241,11 @@ impl Oracle {
         self.tally.greeted += 1;
         self.tally.resumed += u64::from(is_resumed);
         self.tally.resumed_elsewhere += u64::from(is_resumed && is_of_another_shard);
+    }
+
+    /// Another certificate is in use.
+    pub fn certificate_changed(&mut self) {
+        self.tally.certificates += 1;
     }
 
     /// How often things happened.
