@@ -4,7 +4,8 @@ mod harness;
 mod scenarios;
 mod server;
 
-use std::process::Command;
+use std::io::{BufRead, BufReader, Lines, Read};
+use std::process::{Child, ChildStdout, Command, Stdio};
 
 use harness::{bench, fault, figure, kinds, note, two_threads};
 use serde_json::Value;
@@ -137,9 +138,52 @@ fn a_closed_loop_of_two_threads_that_lost_everything_outstanding_ends_on_both() 
 }
 
 #[test]
+#[ignore = "the server of another test, until its input ends"]
+fn serves_alone() {
+    let server = Server::start(Misdeed::None);
+    println!("\nserver at {}", server.address);
+    assert_eq!(std::io::stdin().read_to_end(&mut Vec::new()).unwrap(), 0);
+}
+
+/// An honest server in a process of its own, what it prints, and its address. In this one the threads of other tests end meanwhile and take
+/// their CPU time out of the sum.
+fn server_alone() -> (Child, Lines<BufReader<ChildStdout>>, String) {
+    let mut server = Command::new(std::env::current_exe().unwrap())
+        .args(["--ignored", "--exact", "--nocapture", "serves_alone"])
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    let mut lines = BufReader::new(server.stdout.take().unwrap()).lines();
+    let address = lines.find_map(|line| Some(line.unwrap().strip_prefix("server at ")?.to_owned()));
+    (server, lines, address.unwrap())
+}
+
+#[test]
 fn the_bare_loop_also_sends_frames_as_long_as_the_servers_were() {
+    let (mut server, lines, address) = server_alone();
+    let target = format!("ws://{address}/connection/websocket");
+    let pid = server.id().to_string();
+    let served = [
+        "fanout",
+        "--target",
+        &target,
+        "--pid",
+        &pid,
+        "--members",
+        "6",
+        "--in-flight",
+        "4",
+        "--warm-up",
+        "0.1",
+        "--seconds",
+        "0.5",
+    ];
     let bare = ["--size", "100", "--limit", "--runs", "1", "--run-ms", "20"];
-    let (_, report) = fan_out(Misdeed::None, ["--in-flight", "4"], &bare);
+    let (_, report) = bench(&[&served[..], &bare].concat());
+    drop(server.stdin.take());
+    assert!(lines.last().unwrap().is_ok());
+    assert!(server.wait().unwrap().success());
     assert!(figure(&report, "limit_uring_as_served_ns") > 10.0);
     assert!(figure(&report, "ratio_to_uring_as_served") > 0.0);
     let note = note(&report, "limit_uring_as_served_ns");

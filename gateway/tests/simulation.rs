@@ -66,6 +66,11 @@ fn add(total: &mut Tally, tally: &Tally) {
     total.refused += tally.refused;
     total.put_off += tally.put_off;
     total.inflated += tally.inflated;
+    total.greeted += tally.greeted;
+    total.resumed += tally.resumed;
+    total.resumed_elsewhere += tally.resumed_elsewhere;
+    total.certificates += tally.certificates;
+    total.misunderstood += tally.misunderstood;
     for (code, times) in &tally.closed {
         *total.closed.entry(*code).or_default() += times;
     }
@@ -108,8 +113,14 @@ fn seeds_break_no_promise() {
         ("refused upgrades", total.refused),
         ("commands put off", total.put_off),
         ("compressed messages", total.inflated),
+        ("handshakes of TLS", total.greeted),
+        ("resumed sessions", total.resumed),
+        ("sessions of another shard", total.resumed_elsewhere),
+        ("new certificates", total.certificates),
+        ("plain HTTP where TLS is spoken", total.misunderstood),
         ("3001", total.closed.get(&3001).copied().unwrap_or_default()),
         ("3008", total.closed.get(&3008).copied().unwrap_or_default()),
+        ("3504", total.closed.get(&3504).copied().unwrap_or_default()),
         ("3012", total.closed.get(&3012).copied().unwrap_or_default()),
     ];
     for (what, times) in reached {
@@ -119,7 +130,8 @@ fn seeds_break_no_promise() {
 
 #[test]
 fn a_seed_replays_exactly() {
-    for seed in 0..5 {
+    // Some of them have TLS.
+    for seed in 0..20 {
         assert_eq!(simulate(seed, false), simulate(seed, false), "seed {seed}");
     }
 }
@@ -173,4 +185,24 @@ fn finds_an_address_with_one_connection_too_many() {
 #[test]
 fn finds_dropped_frames_of_which_nobody_is_told() {
     finds(Fault::MissedNotTold);
+}
+
+#[test]
+fn finds_a_made_up_address_that_is_believed() {
+    finds(Fault::ForwardedByAnybody);
+}
+
+#[test]
+fn finds_a_user_whose_connections_are_never_over() {
+    finds(Fault::UserNotLeft);
+}
+
+#[test]
+fn finds_a_record_number_that_is_skipped_after_a_short_send() {
+    finds(Fault::RecordNumberSkipped);
+}
+
+#[test]
+fn finds_the_lost_rest_of_a_sealed_record() {
+    finds(Fault::SealedRestLost);
 }

@@ -28,6 +28,12 @@ impl Default for RawProxyProtocol {
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Networks(Vec<IpNet>);
 
+impl FromIterator<IpNet> for Networks {
+    fn from_iter<I: IntoIterator<Item = IpNet>>(networks: I) -> Self {
+        Self(networks.into_iter().collect())
+    }
+}
+
 impl Networks {
     /// Whether an address is in one of them.
     pub fn contain(&self, address: IpAddr) -> bool {
@@ -84,6 +90,6 @@ impl Keys<'_> {
                 )
             })
         });
-        networks.collect::<Result<_, _>>().map(Networks)
+        networks.collect()
     }
 }

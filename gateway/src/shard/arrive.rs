@@ -32,7 +32,9 @@ impl Core {
             return self.refuse_proxy(token, peer, "not one of proxy_protocol.networks");
         }
         let awaits_header = networks.is_some();
-        if awaits_header || self.config.proxies.trusted.contain(peer) {
+        let trusted = &self.config.proxies.trusted;
+        let is_trusted = trusted.contain(peer) || crate::planted!(ForwardedByAnybody);
+        if awaits_header || is_trusted {
             let arrival = Arrival {
                 address: peer,
                 awaits_header,

@@ -26,10 +26,16 @@ impl Core {
                 return true;
             };
             let goes_on = match command {
-                Ok(command) if self.waits_for_check(token, &command) => {
-                    return self.hold(token, rest);
+                Ok(command) => {
+                    let has_turn = self.tokens.take_turn();
+                    match self.may_begin(token, &command, has_turn) {
+                        Ok(()) if self.waits_for_check(token, &command, has_turn) => {
+                            return self.hold(token, rest);
+                        }
+                        Ok(()) => self.begin(token, &command),
+                        Err(done) => done,
+                    }
                 }
-                Ok(command) => self.command(token, &command),
                 Err(_) => {
                     self.stats.frames_invalid += 1;
                     self.close(token, Disconnect::BAD_REQUEST);
@@ -42,40 +48,44 @@ impl Core {
         }
     }
 
-    /// Handles one command. `false`: ignore the rest of the message.
-    pub(super) fn command(&mut self, token: Token, command: &Command<'_>) -> bool {
+    /// Whether a command may come now, before anything is spent on it. Who `has_turn` has been measured when its command
+    /// began to wait. `Err`: it is dealt with; `Err(false)`: ignore the rest of the message.
+    fn may_begin(
+        &mut self,
+        token: Token,
+        command: &Command<'_>,
+        has_turn: bool,
+    ) -> Result<(), bool> {
         let queue_max = self.config.client.queue_max_size as usize;
         let is_blocked = self.blocked.contains(token.slot);
         let Some(conn) = self.conn(token) else {
-            return false;
+            return Err(false);
         };
         let (phase, is_connecting) = (conn.phase, conn.identity.is_some());
         let id = command.id;
         if let Method::Pong = command.method {
             // At most one a ping, and none before the connect.
             if conn.pings == 0 || phase != Phase::Open {
-                return self.mistaken(token);
+                return Err(self.mistaken(token));
             }
             conn.pings -= 1;
-            return true;
+            return Err(true);
         }
         // What waits for the next flush is not the client's fault.
         if is_blocked && conn.private_bytes() > queue_max {
             self.close(token, Disconnect::SLOW);
-            return false;
+            return Err(false);
         }
         match (&command.method, phase) {
-            (_, Phase::Failed) => return self.mistaken(token),
-            (Method::Connect(request), Phase::Greeted) if !is_connecting && id > 0 => {
-                return self.connect(token, id, request);
-            }
+            (_, Phase::Failed) => return Err(self.mistaken(token)),
+            (Method::Connect(_), Phase::Greeted) if !is_connecting && id > 0 => return Ok(()),
             // Commands may follow the connect before it is answered: they start now and are answered after it.
-            (_, Phase::Greeted) if !is_connecting => return self.mistaken(token),
-            (Method::Connect(_), _) => return self.mistaken(token),
+            (_, Phase::Greeted) if !is_connecting => return Err(self.mistaken(token)),
+            (Method::Connect(_), _) => return Err(self.mistaken(token)),
             _ => {}
         }
         if id == 0 && !matches!(command.method, Method::Send { .. }) {
-            return self.mistaken(token);
+            return Err(self.mistaken(token));
         }
         let waiting = self
             .conn(token)
@@ -85,7 +95,7 @@ impl Core {
         // Unsubscribing is never refused: an SDK would drop the connection.
         if waiting >= 2 * TICKETS_MAX {
             self.close(token, Disconnect::TOO_MANY_REQUESTS);
-            return false;
+            return Err(false);
         }
         // Its replies wait for one of another shard: it is not slow, but it cannot ask on for ever.
         let ready_bytes = self
@@ -96,19 +106,28 @@ impl Core {
             && !matches!(command.method, Method::Unsubscribe(_) | Method::Send { .. })
         {
             self.refuse(slot, id, ReplyError::TOO_MANY_REQUESTS);
-            return true;
+            return Err(true);
+        }
+        if has_turn {
+            return Ok(());
         }
         match self.measure_command(token, &command.method) {
-            Ruling::Goes => {}
-            Ruling::Closed => return false,
+            Ruling::Goes => Ok(()),
+            Ruling::Closed => Err(false),
             Ruling::Refused => {
                 if id > 0 {
                     self.refuse(slot, id, ReplyError::TOO_MANY_REQUESTS);
                 }
-                return true;
+                Err(true)
             }
         }
+    }
+
+    /// Handles one command that may begin. `false`: ignore the rest of the message.
+    fn begin(&mut self, token: Token, command: &Command<'_>) -> bool {
+        let (slot, id) = (token.slot, command.id);
         match &command.method {
+            Method::Connect(request) => return self.connect(token, id, request),
             Method::Subscribe(request) => self.subscribe(token, id, request),
             Method::Unsubscribe(request) => self.unsubscribe(token, id, &request.channel),
             Method::Publish(request) => self.publish(token, id, request),
@@ -126,7 +145,7 @@ impl Core {
                 self.sub_refresh(token, id, &request.channel, &request.token)
             }
             Method::Unknown => self.refuse(slot, id, ReplyError::METHOD_NOT_FOUND),
-            Method::Pong | Method::Connect(_) => {}
+            Method::Pong => {}
         }
         self.conn(token).is_some_and(|c| c.phase != Phase::Closing)
     }

@@ -191,6 +191,9 @@ impl Core {
     }
 
     pub(super) fn user_left(&mut self, user: &str) {
+        if crate::planted!(UserNotLeft) {
+            return;
+        }
         let batch = self.links.to(self.keys.home_of(user));
         let user = put(batch, user.as_bytes());
         batch.messages.push(Message::UserLeft { user });

@@ -129,7 +129,9 @@ impl Tls {
         };
         let records = taken.saturating_sub(seal.raw);
         let (plain, end) = seal.sealed.covered_by(records);
-        if let Some(session) = self.sessions.get_mut(slot) {
+        if let Some(session) = self.sessions.get_mut(slot)
+            && !crate::planted!(RecordNumberSkipped)
+        {
             session.unseal(&seal.sealed, plain);
         }
         let start = seal.start + seal.raw;
@@ -161,6 +163,9 @@ impl Core {
         let Some(tls) = self.tls.as_mut().filter(|_| !rest.is_empty()) else {
             return;
         };
+        if crate::planted!(SealedRestLost) {
+            return;
+        }
         let bytes = std::mem::take(&mut tls.seals.bytes);
         self.put_raw(slot, &bytes[rest]);
         if let Some(tls) = &mut self.tls {

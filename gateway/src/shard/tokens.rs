@@ -39,7 +39,7 @@ pub(super) struct Tokens {
     a_tick: i64,
     /// What is left of it in this tick.
     budget: i64,
-    /// It is the turn of somebody who has waited.
+    /// It is the turn of somebody who has waited: its next command is the one.
     is_turn: bool,
     /// Who has the turn has waited for the key of this id, which is not there; whether that is certain.
     has_missed: Option<(String, bool)>,
@@ -152,6 +152,11 @@ impl Tokens {
         (missed == id).then_some(*is_certain)
     }
 
+    /// Whether the next command is the one that has waited.
+    pub(super) fn take_turn(&mut self) -> bool {
+        std::mem::take(&mut self.is_turn)
+    }
+
     /// Whether somebody can be checked now.
     pub(super) fn has_work(&self) -> bool {
         !self.queue.is_empty()
@@ -216,7 +221,12 @@ impl Tokens {
 
 impl Core {
     /// Whether a command's token must wait for its check. It then has a place among those who wait.
-    pub(super) fn waits_for_check(&mut self, token: Token, command: &Command<'_>) -> bool {
+    pub(super) fn waits_for_check(
+        &mut self,
+        token: Token,
+        command: &Command<'_>,
+        has_turn: bool,
+    ) -> bool {
         let Some((kind, jwt)) = command.method.token() else {
             return false;
         };
@@ -226,7 +236,6 @@ impl Core {
             Demand::Nanos(0) => false,
             Demand::Nanos(nanos) => {
                 // A turn is given while there is budget, and is not lost for what giving it took.
-                let has_turn = std::mem::take(&mut tokens.is_turn);
                 if has_turn || (tokens.queue.is_empty() && tokens.budget > 0) {
                     tokens.budget -= i64::from(nanos);
                     return false;
@@ -308,6 +317,6 @@ impl Core {
         let Some(held) = conn.held.take() else { return };
         self.tokens.is_turn = true;
         self.commands(token, &held);
-        self.tokens.is_turn = false;
+        debug_assert!(!self.tokens.is_turn, "what is held begins with a command");
     }
 }

@@ -9,10 +9,13 @@ use super::net::ServerGone;
 use super::oracle::{Ask, ConnectionId, End, SubscribeAsk, Verdict, Violation};
 use super::profile::{Reads, Temper};
 use super::rng::Rng;
-use super::stage::Stage;
+use super::stage::{Begun, Stage};
+use super::wire::Wire;
 use crate::protocol::centrifuge::client::{
     self as wire, ClientPush, ClientReply, Replies, ReplyKind,
 };
+use crate::tls::Version;
+use rustls::ClientConfig;
 use std::collections::{BTreeMap, VecDeque};
 use std::sync::Arc;
 
@@ -48,6 +51,7 @@ enum Phase {
 struct Live {
     id: ConnectionId,
     link: Connection,
+    wire: Wire,
     phase: Phase,
     asks: VecDeque<(u32, Ask)>,
     ws_pings: VecDeque<Vec<u8>>,
@@ -55,6 +59,21 @@ struct Live {
     owed_pongs: u32,
     /// Commands not written yet.
     staged: Vec<u8>,
+}
+
+impl Live {
+    /// Sends.
+    fn say(&mut self, stage: &Stage, plain: &[u8]) {
+        let mut out = Vec::new();
+        self.wire.write(plain, &mut out);
+        self.send(stage, &out);
+    }
+
+    /// Sends what is as it goes over the wire.
+    fn send(&self, stage: &Stage, bytes: &[u8]) {
+        let net = &mut *stage.nets[self.link.shard].borrow_mut();
+        net.write(self.link.socket, bytes);
+    }
 }
 
 /// One client.
@@ -73,6 +92,11 @@ pub struct Actor {
     paused_until: u64,
     /// Connections that vanished without a word; their sockets stand open until they are aborted.
     vanished: Vec<ConnectionId>,
+    /// What its TLS is made of, which remembers sessions.
+    tls: Option<Arc<ClientConfig>>,
+    /// Tickets it holds, and the shard that the last one is of.
+    tickets: u32,
+    ticket_of: usize,
 }
 
 /// How a client leaves.
@@ -101,6 +125,9 @@ impl Actor {
             commands: 0,
             paused_until: 0,
             vanished: Vec::new(),
+            tls: None,
+            tickets: 0,
+            ticket_of: 0,
         }
     }
 
@@ -116,10 +143,11 @@ impl Actor {
             return;
         }
         let shard = self.rng.index(stage.nets.len());
-        let Some((id, socket)) = stage.connect(shard, &self.temper) else {
+        let Some(begun) = stage.connect(shard, &self.temper, &mut self.rng) else {
             self.paused_until = now + self.rng.range(100, 1000);
             return;
         };
+        let Begun { id, socket, .. } = begun;
         stage.trace(|| {
             format!(
                 "client {} connects to shard {shard} as {id}: {:?}",
@@ -131,34 +159,57 @@ impl Actor {
             shard,
             self.temper.encoding,
             self.temper.window_bits,
+            &begun.forwarded,
             &mut self.rng,
         );
         if self.temper.mute && self.rng.chance(300) {
             request.truncate(self.rng.index(request.len()));
         }
-        stage.nets[shard].borrow_mut().write(socket, &request);
+        let mut wire = self.wire(stage);
+        let mut out = begun.header;
+        wire.write(&request, &mut out);
+        if self.temper.mute && self.rng.chance(300) {
+            out.truncate(self.rng.index(out.len().max(1)));
+        }
         for want in self.wants.values_mut() {
             want.standing = Standing::Idle(now);
         }
-        self.live = Some(Live {
+        let live = Live {
             id,
             link,
+            wire,
             phase: Phase::Upgrading,
             asks: VecDeque::new(),
             ws_pings: VecDeque::new(),
             owed_pongs: 0,
             staged: Vec::new(),
-        });
+        };
+        live.send(stage, &out);
+        self.live = Some(live);
         if !self.temper.mute && self.rng.chance(100) {
             // Right behind the request, without waiting for the answer.
             self.say_hello(stage);
         }
     }
 
+    /// A new connection's wire. Whether it offers a ticket is known where each is used once: in TLS 1.3.
+    fn wire(&mut self, stage: &Stage) -> Wire {
+        let (Some(node), Some((version, record_bytes))) = (&stage.profile.tls, self.temper.tls)
+        else {
+            return Wire::default();
+        };
+        let config = self
+            .tls
+            .get_or_insert_with(|| node.client(version, record_bytes));
+        let offers_ticket = (version == Version::Tls13).then_some(self.tickets > 0);
+        self.tickets = self.tickets.saturating_sub(1);
+        Wire::secured(node.clone(), config.clone(), offers_ticket)
+    }
+
     fn say_hello(&mut self, stage: &mut Stage) {
         let Some(live) = &mut self.live else { return };
         live.phase = Phase::Connecting;
-        let token = stage.profile.connection_token();
+        let token = stage.profile.connection_token(&self.temper.user);
         let connect = wire::Connect {
             token: &token,
             name: "sim",
@@ -196,9 +247,7 @@ impl Actor {
         let mut out = Vec::new();
         live.link.write(&mut self.rng, &live.staged, &mut out);
         live.staged.clear();
-        stage.nets[live.link.shard]
-            .borrow_mut()
-            .write(live.link.socket, &out);
+        live.say(stage, &out);
     }
 
     /// Asks for every subscription that is wanted and not asked for yet.
@@ -220,7 +269,7 @@ impl Actor {
             return;
         };
         let position = want.position.clone().filter(|_| want.recoverable);
-        let token = stage.profile.subscription_token(channel);
+        let token = stage.profile.subscription_token(&self.temper.user, channel);
         let request = wire::Subscribe {
             channel,
             token: &token,
@@ -265,19 +314,22 @@ impl Actor {
 
     /// Leaves.
     pub fn leave(&mut self, stage: &mut Stage, how: Leave) {
-        let Some(live) = self.live.take() else { return };
+        let Some(mut live) = self.live.take() else {
+            return;
+        };
         stage.trace(|| format!("  {}: leaves: {how:?}", live.id));
         stage.oracle.left(live.id);
+        if how == Leave::Politely && live.phase != Phase::Upgrading {
+            let mut out = Vec::new();
+            live.link.write_close(1000, &mut out);
+            live.say(stage, &out);
+        }
+        if how != Leave::Reset {
+            self.say_goodbye(stage, &mut live);
+        }
         let net = &mut *stage.nets[live.link.shard].borrow_mut();
         match how {
-            Leave::Politely => {
-                if live.phase != Phase::Upgrading {
-                    let mut out = Vec::new();
-                    live.link.write_close(1000, &mut out);
-                    net.write(live.link.socket, &out);
-                }
-                net.close(live.link.socket);
-            }
+            Leave::Politely => net.close(live.link.socket),
             Leave::Eof => net.close(live.link.socket),
             Leave::Reset => net.abort(live.link.socket),
             Leave::Vanish => {
@@ -286,6 +338,14 @@ impl Actor {
             }
         }
         self.paused_until = stage.clock.millis() + self.rng.magnitude(1, 3000);
+    }
+
+    /// The end of TLS, said or not: what follows it on the wire is the end of the stream, or nothing.
+    fn say_goodbye(&mut self, stage: &Stage, live: &mut Live) {
+        let mut out = Vec::new();
+        if self.temper.tls.is_some() && self.rng.chance(500) && live.wire.say_goodbye(&mut out) {
+            live.send(stage, &out);
+        }
     }
 
     /// From now on it reads everything at once and answers, what it has left unanswered too. Who never reads leaves.
@@ -327,19 +387,40 @@ impl Actor {
             Reads::Slowly if now < self.paused_until || !self.rng.chance(400) => 0,
             Reads::Slowly => self.rng.magnitude(1, 64 * 1024) as usize,
         };
+        let (mut bytes, mut plain, mut out) = (Vec::new(), Vec::new(), Vec::new());
         let (id, gone) = {
             let net = &mut *stage.nets[live.link.shard].borrow_mut();
-            let mut bytes = Vec::new();
             net.read(live.link.socket, most, &mut bytes);
-            live.link.feed(&bytes);
             (live.id, net.server_gone(live.link.socket))
         };
+        let before = live.wire.tickets();
+        let greeting = live.wire.read(&bytes, &mut plain, &mut out);
+        let greeting = greeting.map_err(|what| Violation(format!("connection {id}: {what}")))?;
+        live.send(stage, &out);
+        live.link.feed(&plain);
+        let shard = live.link.shard;
+        if let Some(greeting) = greeting {
+            stage.trace(|| format!("  {id}: TLS stands, {greeting:?}"));
+            let is_of_another = self.ticket_of != shard;
+            stage.oracle.greeted(greeting.is_resumed, is_of_another);
+            self.ticket_of = shard;
+        }
+        self.tickets += live.wire.tickets() - before;
+        let is_truncated = live.wire.is_truncated();
+        if live.wire.is_greeting() && !stage.is_calm && self.rng.chance(10) {
+            self.leave(stage, Leave::Reset);
+        }
         self.take_in(stage)?;
         if let Some(gone) = gone
             && (most > 0 || gone == ServerGone::Reset)
             && self.connection() == Some(id)
         {
             let end = if gone == ServerGone::Eof {
+                if is_truncated {
+                    return Err(Violation(format!(
+                        "connection {id}: the end of the stream without the end of TLS"
+                    )));
+                }
                 End::Eof
             } else {
                 End::Reset
@@ -366,7 +447,14 @@ impl Actor {
         while let Some(live) = &mut self.live {
             let id = live.id;
             let blame = |what: String| Violation(format!("connection {id}: {what}"));
-            let Some(incoming) = live.link.next_incoming().map_err(blame)? else {
+            let incoming = match live.link.next_incoming() {
+                // It gets an alert, unless the node saw at once that this is HTTP.
+                Err(_) if stage.profile.misunderstands(&self.temper) => {
+                    return self.end(stage, End::Refused(400));
+                }
+                incoming => incoming.map_err(blame)?,
+            };
+            let Some(incoming) = incoming else {
                 return Ok(());
             };
             match incoming {
@@ -406,8 +494,8 @@ impl Actor {
                     if self.rng.chance(800) {
                         let mut out = Vec::new();
                         live.link.write_close(code, &mut out);
+                        live.say(stage, &out);
                         let net = &mut *stage.nets[live.link.shard].borrow_mut();
-                        net.write(live.link.socket, &out);
                         net.close(live.link.socket);
                     } else {
                         // It does not answer: the gateway's patience has an end.
@@ -523,7 +611,7 @@ impl Actor {
         let Some(live) = &self.live else {
             return Ok(());
         };
-        if live.link.is_cut() {
+        if live.link.is_cut() || live.wire.is_cut() {
             return Err(Violation(format!(
                 "connection {}: half a frame, and nothing more comes",
                 live.id

@@ -60,12 +60,13 @@ pub struct Connection {
 }
 
 impl Connection {
-    /// A connection, and the bytes that ask for it.
+    /// A connection, and the bytes that ask for it. `forwarded`: header lines about whose it is.
     pub fn new(
         socket: SocketId,
         shard: usize,
         encoding: Encoding,
         window_bits: u8,
+        forwarded: &str,
         rng: &mut Rng,
     ) -> (Self, Vec<u8>) {
         let subprotocol = format!("Sec-WebSocket-Protocol: {SUBPROTOCOL_PROTOBUF}\r\n");
@@ -74,7 +75,7 @@ impl Connection {
             Encoding::Protobuf if rng.chance(200) => ("/connection/websocket?format=protobuf", ""),
             Encoding::Protobuf => ("/connection/websocket", &subprotocol[..]),
         };
-        let mut lines = lines.to_owned();
+        let mut lines = lines.to_owned() + forwarded;
         if window_bits > 0 {
             lines += "Sec-WebSocket-Extensions: permessage-deflate; client_max_window_bits";
             lines += &format!("; server_max_window_bits={window_bits}\r\n");

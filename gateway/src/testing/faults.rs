@@ -22,11 +22,19 @@ pub enum Fault {
     AddressLimitOffByOne,
     /// A view whose frames are dropped because its shard is too far behind is not told.
     MissedNotTold,
+    /// Whoever it comes from, `X-Forwarded-For` is believed.
+    ForwardedByAnybody,
+    /// The home of a user is not told that a connection of the user's is over.
+    UserNotLeft,
+    /// The numbers of records that a short send kept from leaving are not given to the next.
+    RecordNumberSkipped,
+    /// What a short send left of a sealed record is forgotten.
+    SealedRestLost,
 }
 
 impl Fault {
     /// Every fault.
-    pub const ALL: [Self; 7] = [
+    pub const ALL: [Self; 11] = [
         Self::GenerationNotChecked,
         Self::ShortSendTailLost,
         Self::CursorOffByOne,
@@ -34,6 +42,10 @@ impl Fault {
         Self::AddressNotLeft,
         Self::AddressLimitOffByOne,
         Self::MissedNotTold,
+        Self::ForwardedByAnybody,
+        Self::UserNotLeft,
+        Self::RecordNumberSkipped,
+        Self::SealedRestLost,
     ];
 }
 

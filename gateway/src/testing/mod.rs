@@ -8,6 +8,7 @@
 //! | [`reactor`] | [`crate::reactor::Reactor`] over `net`; asserts the contract |
 //! | [`profile`] | what a seed draws: configuration, channels, tempers of clients, weather |
 //! | [`payload`] | publications that can be recognised |
+//! | [`wire`] | a client's end of the bytes on the wire: as they are, or in TLS |
 //! | [`client`] | one client connection: bytes in, what was seen out |
 //! | [`actor`] | a client over many connections, with the memory an SDK has |
 //! | [`oracle`] | plain maps that know what every client must and must not see |
@@ -28,4 +29,5 @@ pub mod rng;
 pub mod stage;
 pub mod tls;
 pub mod token;
+pub mod wire;
 pub mod world;

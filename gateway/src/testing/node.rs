@@ -99,7 +99,7 @@ impl SimNode {
                     check_nanos: *rng.pick(&[1, 1, 100_000, 300_000]),
                     seed: rng.next_u64(),
                     epoch: "boot".into(),
-                    acceptor: None,
+                    acceptor: profile.tls.as_ref().map(|tls| tls.acceptor()),
                 })
             })
             .collect();

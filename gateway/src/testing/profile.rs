@@ -2,6 +2,8 @@
 
 use super::net::Weather;
 use super::rng::Rng;
+use super::stage::PROXY;
+use super::tls::NodeTls;
 use super::token::TestKey;
 use crate::config::{
     ChannelOptions, Channels, Client, ClientLimits, Config, IncomingCpu, Limits, LogConfig,
@@ -9,6 +11,7 @@ use crate::config::{
 };
 use crate::hub::links::Bounds;
 use crate::protocol::centrifuge::Encoding;
+use crate::tls::Version;
 use serde_json::json;
 use std::sync::Arc;
 use std::time::Duration;
@@ -46,6 +49,23 @@ pub struct Profile {
     pub addresses: u32,
     /// Signs the tokens of clients; `None`: they have none.
     pub key: Option<Arc<TestKey>>,
+    /// Users there are beside the anonymous one.
+    pub users: Vec<String>,
+    /// Who stands in front of the node.
+    pub front: Front,
+    /// What it makes TLS of; `None`: it does not speak it.
+    pub tls: Option<Arc<NodeTls>>,
+}
+
+/// Who stands in front of the node.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Front {
+    /// Nobody.
+    None,
+    /// Of some connections a proxy that names the client in the request.
+    Forwarding,
+    /// Of all connections a proxy that names the client in a header of the PROXY protocol.
+    Header,
 }
 
 /// How a client behaves.
@@ -65,6 +85,11 @@ pub struct Temper {
     pub pongs: bool,
     /// It opens sockets and says nothing.
     pub mute: bool,
+    /// Whose its connections are; empty: the anonymous user's.
+    pub user: String,
+    /// Its TLS: the version, and the most bytes that it puts into a record. Without, where the node speaks TLS, it is told
+    /// so and goes.
+    pub tls: Option<(Version, Option<usize>)>,
 }
 
 /// How a client reads.
@@ -239,7 +264,6 @@ impl Profile {
                 format: LogFormat::Text,
             },
         };
-        // Tokens name nobody: with them or without, clients are the anonymous user.
         let key = rng.chance(300).then(|| Arc::new(TestKey::ed25519()));
         if let Some(key) = &key {
             config.client.token.eddsa_public_key = key.public_pem().to_owned();
@@ -270,6 +294,9 @@ impl Profile {
             bounds: Bounds::default(),
             addresses: *rng.pick(&[1, 3, 10_000]),
             key,
+            users: Vec::new(),
+            front: Front::None,
+            tls: None,
         };
         if profile.config.shards > 1 && rng.chance(300) {
             profile.stalls = *rng.pick(&[10, 50]);
@@ -282,7 +309,66 @@ impl Profile {
                 lost_millis: rng.range(100, 1500),
             };
         }
+        profile.draw_users(rng);
+        profile.draw_front(rng);
+        profile.draw_tls(rng);
         profile
+    }
+
+    fn draw_users(&mut self, rng: &mut Rng) {
+        if self.key.is_none() || rng.chance(400) {
+            return;
+        }
+        self.users = ["ann", "ben", "cleo"].map(str::to_owned).to_vec();
+        for temper in &mut self.tempers {
+            let user = rng.index(self.users.len() + 1);
+            temper.user = self.users.get(user).cloned().unwrap_or_default();
+        }
+        let config = Arc::make_mut(&mut self.config);
+        config.client.user_connection_limit = *rng.pick(&[0, 1, 2, 4]);
+    }
+
+    fn draw_front(&mut self, rng: &mut Rng) {
+        self.front = *rng.pick(&[
+            Front::None,
+            Front::None,
+            Front::None,
+            Front::Forwarding,
+            Front::Header,
+        ]);
+        let config = Arc::make_mut(&mut self.config);
+        if self.front != Front::None && rng.chance(500) {
+            // Whoever is taken for another is one too many there.
+            config.client_limits.address_connections = rng.range(1, 4) as u32;
+            self.addresses = 3;
+        }
+        let proxies = &mut config.proxies;
+        let network = [ipnet::IpNet::from(std::net::IpAddr::from(PROXY))];
+        match self.front {
+            Front::None => {}
+            Front::Forwarding => proxies.trusted = network.into_iter().collect(),
+            Front::Header => proxies.proxy_protocol = Some(network.into_iter().collect()),
+        }
+    }
+
+    /// A handshake costs as much as hundreds of messages: few runs have them.
+    fn draw_tls(&mut self, rng: &mut Rng) {
+        if !rng.chance(200) {
+            return;
+        }
+        self.tls = Some(Arc::new(NodeTls::new()));
+        for temper in &mut self.tempers {
+            if rng.chance(50) {
+                continue;
+            }
+            let version = *rng.pick(&[Version::Tls13, Version::Tls13, Version::Tls12]);
+            temper.tls = Some((version, *rng.pick(&[None, None, Some(64), Some(512)])));
+        }
+    }
+
+    /// Whether a client speaks another language than the node.
+    pub fn misunderstands(&self, temper: &Temper) -> bool {
+        self.tls.is_some() && temper.tls.is_none()
     }
 
     fn channels(rng: &mut Rng, namespaces: &Channels) -> Vec<Arc<str>> {
@@ -296,18 +382,21 @@ impl Profile {
     }
 
     /// A client's connection token; empty: it has none.
-    pub fn connection_token(&self) -> String {
-        self.token(&json!({}))
+    pub fn connection_token(&self, user: &str) -> String {
+        self.token(user, json!({}))
     }
 
     /// A client's token for a channel; empty: it has none.
-    pub fn subscription_token(&self, channel: &str) -> String {
-        self.token(&json!({"channel": channel}))
+    pub fn subscription_token(&self, user: &str, channel: &str) -> String {
+        self.token(user, json!({"channel": channel}))
     }
 
-    fn token(&self, claims: &serde_json::Value) -> String {
+    fn token(&self, user: &str, mut claims: serde_json::Value) -> String {
+        if !user.is_empty() {
+            claims["sub"] = json!(user);
+        }
         let key = self.key.as_ref();
-        key.map_or_else(String::new, |key| key.sign(None, claims))
+        key.map_or_else(String::new, |key| key.sign(None, &claims))
     }
 
     /// The options of a channel.
@@ -337,6 +426,8 @@ impl Temper {
                 reads: Reads::Promptly,
                 pongs: true,
                 mute: false,
+                user: String::new(),
+                tls: None,
             };
         }
         Self {
@@ -353,6 +444,8 @@ impl Temper {
             ]),
             pongs: rng.chance(900),
             mute: rng.chance(30),
+            user: String::new(),
+            tls: None,
         }
     }
 }

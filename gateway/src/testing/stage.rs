@@ -2,8 +2,26 @@
 
 use super::net::{Clock, Facts, SharedNet, SocketId};
 use super::oracle::{ConnectionId, Oracle};
-use super::profile::{Profile, Temper};
+use super::profile::{Front, Profile, Temper};
+use super::rng::Rng;
+use std::net::Ipv4Addr;
 use std::sync::Arc;
+
+/// The proxy that some connections come through.
+pub const PROXY: Ipv4Addr = Ipv4Addr::new(192, 168, 0, 1);
+
+/// A connection that has begun.
+#[derive(Debug)]
+pub struct Begun {
+    /// It.
+    pub id: ConnectionId,
+    /// Its socket.
+    pub socket: SocketId,
+    /// What the proxy sends before the client does.
+    pub header: Vec<u8>,
+    /// Header lines that say whose it is.
+    pub forwarded: String,
+}
 
 /// The common ground of a run.
 #[derive(Debug)]
@@ -56,18 +74,41 @@ impl Stage {
     }
 
     /// A client connects to a shard; `None`: refused.
-    pub fn connect(&mut self, shard: usize, temper: &Temper) -> Option<(ConnectionId, SocketId)> {
+    pub fn connect(&mut self, shard: usize, temper: &Temper, rng: &mut Rng) -> Option<Begun> {
         self.peers += 1;
         let address = self.peers % self.profile.addresses;
-        let [_, b, c, d] = address.to_be_bytes();
-        let peer = ([10, b, c, d], 40_000).into();
+        let client = address_of(address);
+        let (mut peer, mut header, mut forwarded) = (client, Vec::new(), String::new());
+        match self.profile.front {
+            Front::None => {}
+            Front::Header => {
+                peer = PROXY;
+                header = format!("PROXY TCP4 {client} {PROXY} 40000 443\r\n").into_bytes();
+            }
+            Front::Forwarding if rng.chance(600) => {
+                peer = PROXY;
+                let made_up = *rng.pick(&["", "198.51.100.9, "]);
+                forwarded = format!("X-Forwarded-For: {made_up}{client}\r\n");
+            }
+            // Who is no proxy is not believed.
+            Front::Forwarding => {
+                let other = address_of((address + 1) % self.profile.addresses);
+                forwarded = format!("X-Forwarded-For: {other}\r\n");
+            }
+        }
+        let peer = (peer, 40_000).into();
         let socket = self.nets[shard]
             .borrow_mut()
             .connect(peer, temper.rough, temper.window)?;
         let id = self.oracle.opened(temper, shard, address);
         debug_assert_eq!(id, self.sockets.len());
         self.sockets.push((shard, socket));
-        Some((id, socket))
+        Some(Begun {
+            id,
+            socket,
+            header,
+            forwarded,
+        })
     }
 
     /// What befell a connection's socket.
@@ -81,4 +122,9 @@ impl Stage {
         let (shard, socket) = self.sockets[connection];
         self.nets[shard].borrow_mut().abort(socket);
     }
+}
+
+fn address_of(number: u32) -> Ipv4Addr {
+    let [_, b, c, d] = number.to_be_bytes();
+    Ipv4Addr::new(10, b, c, d)
 }

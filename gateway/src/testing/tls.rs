@@ -1,6 +1,6 @@
 //! TLS clients, by rustls, and certificates for servers.
 
-use crate::tls::{Acceptor, Certificates, PemPair, Server};
+use crate::tls::{Acceptor, Certificates, PemPair, Server, Version};
 use rand::RngExt;
 use rcgen::{CertificateParams, KeyPair, PKCS_ECDSA_P256_SHA256, PKCS_ED25519, SignatureAlgorithm};
 use rustls::client::Resumption;
@@ -8,7 +8,8 @@ use rustls::pki_types::ServerName;
 use rustls::{ClientConfig, ClientConnection, RootCertStore, SupportedProtocolVersion};
 use std::io::{Read, Write};
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::{Arc, LazyLock};
 
 /// A self-signed certificate and its key.
 pub struct Identity {
@@ -56,16 +57,107 @@ impl Identity {
 
     /// What a client that trusts it is made of.
     pub fn trusted(&self, versions: &[&'static SupportedProtocolVersion]) -> Arc<ClientConfig> {
-        let mut roots = RootCertStore::empty();
-        roots.add(self.certificate.der().clone()).expect("a root");
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let mut config = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(versions)
-            .expect("versions")
-            .with_root_certificates(roots)
-            .with_no_client_auth();
+        let mut config = trusting(std::slice::from_ref(self), versions);
         config.resumption = Resumption::in_memory_sessions(8);
         Arc::new(config)
+    }
+}
+
+fn trusting(
+    identities: &[Identity],
+    versions: &[&'static SupportedProtocolVersion],
+) -> ClientConfig {
+    let mut roots = RootCertStore::empty();
+    for identity in identities {
+        roots.add(identity.der()).expect("a root");
+    }
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(versions)
+        .expect("versions")
+        .with_root_certificates(roots)
+        .with_no_client_auth()
+}
+
+/// The certificates that a simulated node has in turns. Made once: a run sees only how long they are.
+static IDENTITIES: LazyLock<[Identity; 2]> =
+    LazyLock::new(|| [(); 2].map(|()| Identity::new(&["localhost"])));
+/// Clients of TLS 1.2 and 1.3 that trust both.
+static CLIENTS: LazyLock<[ClientConfig; 2]> = LazyLock::new(|| {
+    [&rustls::version::TLS12, &rustls::version::TLS13]
+        .map(|version| trusting(&*IDENTITIES, &[version]))
+});
+
+/// The TLS of a simulated node.
+///
+/// Keys and random numbers of handshakes are the provider's, so that no two runs of a seed have the same bytes on the wire.
+/// But all that a run can see of them is how long they are, and that is the same: keys, signatures (Ed25519), tickets and
+/// tags have one length each.
+pub struct NodeTls {
+    server: Server,
+    certificates: Arc<Certificates>,
+    scratch: Scratch,
+    reloads: AtomicUsize,
+}
+
+impl std::fmt::Debug for NodeTls {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("NodeTls")
+    }
+}
+
+impl NodeTls {
+    /// One of its own.
+    pub fn new() -> Self {
+        let scratch = Scratch::new();
+        let files = IDENTITIES[0].write(scratch.path(), "localhost");
+        let certificates = Certificates::load(vec![files]).expect("files just written");
+        let certificates = Arc::new(certificates);
+        Self {
+            server: Server::new(certificates.clone()).expect("random numbers"),
+            certificates,
+            scratch,
+            reloads: AtomicUsize::new(0),
+        }
+    }
+
+    /// For one shard.
+    pub fn acceptor(&self) -> Acceptor {
+        self.server.acceptor()
+    }
+
+    /// How often the certificate was changed.
+    pub fn reloads(&self) -> usize {
+        self.reloads.load(Ordering::Relaxed)
+    }
+
+    /// Another certificate lies in the files, and they are read again.
+    pub fn reload(&self) {
+        let reloads = self.reloads.fetch_add(1, Ordering::Relaxed) + 1;
+        let identity = &IDENTITIES[reloads % IDENTITIES.len()];
+        identity.write(self.scratch.path(), "localhost");
+        self.certificates.reload().expect("files just written");
+    }
+
+    /// Whether this certificate was in use at some moment since so many reloads.
+    pub fn had(&self, certificate: &[u8], since_reloads: usize) -> bool {
+        (since_reloads..=self.reloads())
+            .any(|reloads| *IDENTITIES[reloads % IDENTITIES.len()].der() == *certificate)
+    }
+
+    /// What a client is made of that remembers its own sessions and cuts what it writes into records of at most so many
+    /// bytes.
+    pub fn client(&self, version: Version, record_bytes: Option<usize>) -> Arc<ClientConfig> {
+        let mut config = CLIENTS[usize::from(version == Version::Tls13)].clone();
+        config.resumption = Resumption::in_memory_sessions(8);
+        config.max_fragment_size = record_bytes;
+        Arc::new(config)
+    }
+}
+
+impl Default for NodeTls {
+    fn default() -> Self {
+        Self::new()
     }
 }
 

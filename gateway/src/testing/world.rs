@@ -58,6 +58,8 @@ enum Waiting {
     PresenceStats(Arc<str>),
     Channels,
     Removal(Arc<str>),
+    /// How many connections a user has.
+    User(String),
     /// The channel, and how many shards have not answered.
     Forgetting(Arc<str>, usize),
     Other,
@@ -77,6 +79,7 @@ pub struct World<S> {
     presence: BTreeMap<Arc<str>, BTreeSet<String>>,
     present_counts: BTreeMap<Arc<str>, (u32, u32)>,
     members: BTreeMap<Arc<str>, u32>,
+    users: BTreeMap<String, u32>,
     /// By shard: it does not turn before this moment.
     stalled_until: Vec<u64>,
 }
@@ -143,6 +146,7 @@ impl<S: Server> World<S> {
             presence: BTreeMap::new(),
             present_counts: BTreeMap::new(),
             members: BTreeMap::new(),
+            users: BTreeMap::new(),
         }
     }
 
@@ -236,6 +240,13 @@ impl<S: Server> World<S> {
 
     /// The control thread does something.
     fn interfere(&mut self) {
+        if let Some(tls) = &self.stage.profile.tls
+            && self.rng.chance(20)
+        {
+            self.stage.trace(|| "control: another certificate".into());
+            tls.reload();
+            return self.stage.oracle.certificate_changed();
+        }
         let channel = self.rng.pick(&self.stage.profile.channels).clone();
         match self.rng.below(1000) {
             0..15 => {
@@ -363,6 +374,9 @@ impl<S: Server> World<S> {
                         *self.members.entry(channel).or_default() += members;
                     }
                 }
+                (Waiting::User(user), Response::UserStatus { connections, .. }) => {
+                    self.users.insert(user, connections);
+                }
                 (Waiting::Removal(channel), Response::HistoryRemoved { top: upto }) => {
                     let shards = usize::from(self.stage.profile.config.shards);
                     let waiting = Waiting::Forgetting(channel.clone(), shards);
@@ -421,9 +435,7 @@ impl<S: Server> World<S> {
             );
         }
         self.request(Request::Channels, Waiting::Channels);
-        for _ in 0..20 {
-            self.step(10)?;
-        }
+        self.count_users()?;
         let stage = &mut self.stage;
         let facts: Vec<_> = (0..stage.oracle.connections())
             .map(|id| stage.facts(id))
@@ -435,6 +447,30 @@ impl<S: Server> World<S> {
         self.everybody_is_present()
     }
 
+    /// Each user's home has counted what there is of its connections, on all shards.
+    fn count_users(&mut self) -> Verdict {
+        self.users.clear();
+        for user in self.stage.profile.users.clone() {
+            let request = Request::UserStatus { user: user.clone() };
+            self.request(request, Waiting::User(user));
+        }
+        for _ in 0..20 {
+            self.step(10)?;
+        }
+        for (user, said) in &self.users {
+            let there = self.oracle().connections_of(user);
+            if *said != there {
+                return Err(Violation(format!(
+                    "user {user} is said to have {said} connections, but has {there}"
+                )));
+            }
+        }
+        match self.users.len() == self.stage.profile.users.len() {
+            true => Ok(()),
+            false => Err(Violation("a user's home does not answer".into())),
+        }
+    }
+
     fn everybody_is_present(&self) -> Verdict {
         for channel in &self.stage.profile.channels {
             let expected = self.oracle().present(channel);
@@ -444,7 +480,8 @@ impl<S: Server> World<S> {
                     "{channel}: presence says {said:?}, but there are {expected:?}"
                 )));
             }
-            let counts = (expected.len() as u32, u32::from(!expected.is_empty()));
+            let users = self.oracle().users_present(channel);
+            let counts = (expected.len() as u32, users.len() as u32);
             let said = self.present_counts.get(channel);
             if said != Some(&counts) {
                 return Err(Violation(format!(
@@ -496,6 +533,7 @@ impl<S: Server> World<S> {
         for _ in 0..300 {
             self.step(250)?;
         }
+        self.count_users()?;
         self.nothing_is_left(false)?;
         // Beyond every history's age.
         for _ in 0..160 {

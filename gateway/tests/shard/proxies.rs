@@ -2,45 +2,9 @@
 
 use crate::stand::{Heard, Stand};
 use ringway::config::{Config, Origins};
-use std::io::Write;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex};
-use tracing::level_filters::LevelFilter;
 
-/// What was logged.
-#[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
-
-impl Write for Lines {
-    fn write(&mut self, bytes: &[u8]) -> std::io::Result<usize> {
-        self.0.lock().expect("one thread").write(bytes)
-    }
-
-    fn flush(&mut self) -> std::io::Result<()> {
-        Ok(())
-    }
-}
-
-/// The address that the gateway takes for the client's, as it logs it, in what `act` does.
-fn address_logged(act: impl FnOnce()) -> Vec<String> {
-    let lines = Lines::default();
-    let sink = lines.clone();
-    let subscriber = tracing_subscriber::fmt()
-        .with_max_level(LevelFilter::DEBUG)
-        .with_ansi(false)
-        .with_writer(move || sink.clone())
-        .finish();
-    tracing::subscriber::with_default(subscriber, act);
-    let text = String::from_utf8(lines.0.lock().expect("one thread").clone()).expect("text");
-    let there = text
-        .lines()
-        .filter(|line| line.contains("a client is there"));
-    let addresses = there.filter_map(|line| line.split("address=").nth(1));
-    addresses
-        .map(|rest| rest.split(' ').next().unwrap_or(rest).to_owned())
-        .collect()
-}
-
+/// An address may have one connection.
 fn stand(proxy_networks: &[&str], trusted: &[&str]) -> Stand {
     use ringway::config::{Flag, Inputs, Machine, Modes, load};
     let list = |texts: &[&str]| texts.iter().map(|text| (*text).into()).collect();
@@ -73,7 +37,9 @@ fn stand(proxy_networks: &[&str], trusted: &[&str]) -> Stand {
         open_files: 1088,
     };
     let loaded = load(&inputs, Modes::default(), &machine).expect("a good configuration");
-    Stand::new(loaded.config)
+    let mut config = loaded.config;
+    config.client_limits.address_connections = 1;
+    Stand::new(config)
 }
 
 const PEER: [u8; 4] = [10, 0, 0, 5];
@@ -89,18 +55,45 @@ const LOCAL: &[u8] = b"\r\n\r\n\0\r\nQUIT\n\x20\0\0\0";
 
 /// What a client hears that sends bytes in pieces, and whether its connection is gone then.
 fn sends(stand: &mut Stand, peer: [u8; 4], pieces: &[&[u8]]) -> (Vec<Heard>, bool) {
-    stand.accept(0, from(peer));
+    sends_in(stand, 0, peer, pieces)
+}
+
+fn sends_in(stand: &mut Stand, slot: u32, peer: [u8; 4], pieces: &[&[u8]]) -> (Vec<Heard>, bool) {
+    stand.accept(slot, from(peer));
     for piece in pieces {
-        if stand.is_closed(0) {
+        if stand.is_closed(slot) {
             break;
         }
-        stand.receive(0, piece);
+        stand.receive(slot, piece);
         stand.tick();
     }
     stand.tick();
-    let heard = stand.heard(0);
-    let is_gone = stand.is_closed(0);
+    let heard = stand.heard(slot);
+    let is_gone = stand.is_closed(slot);
     (heard, is_gone)
+}
+
+fn named_by_header(client: &str) -> Vec<u8> {
+    let kind = if client.contains(':') { "TCP6" } else { "TCP4" };
+    let local = if client.contains(':') {
+        "::1"
+    } else {
+        "10.0.0.1"
+    };
+    let header = format!("PROXY {kind} {client} {local} 1 1\r\n");
+    [header.as_bytes(), &Stand::request("")].concat()
+}
+
+fn named_by_request(client: &str) -> Vec<u8> {
+    Stand::request(&format!("X-Forwarded-For: {client}\r\n"))
+}
+
+/// Whose the connection is that is there: from that address another one is too many, from any other it is not.
+fn assert_is_of(stand: &mut Stand, client: &str, named: fn(&str) -> Vec<u8>, what: &str) {
+    for (slot, address, status) in [(1, "198.51.100.77", 101), (2, client, 503)] {
+        let (heard, _) = sends_in(stand, slot, PEER, &[&named(address)]);
+        assert_eq!(heard, [Heard::Status(status)], "{address} after {what}");
+    }
 }
 
 #[test]
@@ -120,11 +113,11 @@ fn a_required_header_names_the_client_whole_or_in_pieces() {
             vec![&whole[..header.len() - 3], &whole[header.len() - 3..]],
         ];
         for pieces in ways {
-            let seen = address_logged(|| {
-                let (heard, is_gone) = sends(&mut stand(&["10.0.0.0/8"], &[]), PEER, &pieces);
-                assert_eq!((heard, is_gone), (vec![Heard::Status(101)], false));
-            });
-            assert_eq!(seen, [client], "{header:?} in {} pieces", pieces.len());
+            let mut stand = stand(&["10.0.0.0/8"], &[]);
+            let (heard, is_gone) = sends(&mut stand, PEER, &pieces);
+            assert_eq!((heard, is_gone), (vec![Heard::Status(101)], false));
+            let what = format!("{header:?} in {} pieces", pieces.len());
+            assert_is_of(&mut stand, client, named_by_header, &what);
         }
     }
 }
@@ -210,28 +203,22 @@ fn forwarded_addresses_are_believed_from_trusted_proxies_only() {
         (STRANGER, forged, "192.0.2.1"),
         ([11, 0, 0, 0], forged, "11.0.0.0"),
     ] {
-        let seen = address_logged(|| {
-            let mut stand = stand(&[], trusted);
-            let (heard, _) = sends(&mut stand, peer, &[&Stand::request(lines)]);
-            assert_eq!(heard, [Heard::Status(101)]);
-        });
-        assert_eq!(seen, [client], "{lines:?} from {peer:?}");
+        let mut stand = stand(&[], trusted);
+        let (heard, _) = sends(&mut stand, peer, &[&Stand::request(lines)]);
+        assert_eq!(heard, [Heard::Status(101)]);
+        let what = format!("{lines:?} from {peer:?}");
+        assert_is_of(&mut stand, client, named_by_request, &what);
     }
     // A load balancer in front of proxies: the header names a proxy, whose request names the client.
     for (header, client) in [
         ("PROXY TCP4 10.0.0.9 10.0.0.1 1 1\r\n", "203.0.113.7"),
         ("PROXY TCP4 192.0.2.1 10.0.0.1 1 1\r\n", "192.0.2.1"),
     ] {
-        let seen = address_logged(|| {
-            let mut stand = stand(&["10.0.0.0/8"], trusted);
-            let (heard, _) = sends(
-                &mut stand,
-                PEER,
-                &[header.as_bytes(), &Stand::request(forged)],
-            );
-            assert_eq!(heard, [Heard::Status(101)]);
-        });
-        assert_eq!(seen, [client]);
+        let mut stand = stand(&["10.0.0.0/8"], trusted);
+        let pieces = [header.as_bytes(), &Stand::request(forged)];
+        let (heard, _) = sends(&mut stand, PEER, &pieces);
+        assert_eq!(heard, [Heard::Status(101)]);
+        assert_is_of(&mut stand, client, named_by_header, header);
     }
 }
 

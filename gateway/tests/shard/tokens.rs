@@ -5,6 +5,7 @@ use ringway::config::Config;
 use ringway::testing::token::TestKey;
 use serde_json::{Value, json};
 use std::sync::Arc;
+use std::time::Duration;
 
 /// A gateway that takes RSA.
 pub fn config() -> Config {
@@ -118,6 +119,33 @@ fn what_follows_a_token_that_waits_is_handled_after_it_in_order() {
         }));
     }
     assert_eq!(ids, [1, 2, 3, 4]);
+}
+
+#[test]
+fn a_command_over_its_limit_takes_none_of_the_budget_and_one_that_waits_is_measured_once() {
+    let mut config = config();
+    config.client_limits.connection.commands = 1;
+    config.client_limits.burst = Duration::from_secs(1);
+    let mut stand = Stand::new(config);
+    stand.hello(0, &connect(&hmac(&json!({"sub": "ann"}))));
+    (1..30).for_each(|slot| stand.upgrade(slot));
+    let token = TestKey::rsa().sign(None, &json!({"sub": "ann"}));
+    let refresh = |id: u32| json!({"id": id, "refresh": {"token": token}}).to_string();
+    let flood: Vec<String> = (2..60).map(refresh).collect();
+    stand.send(0, &flood.join("\n"));
+    stand.send(1, &connect(&token));
+    stand.tick();
+    assert!(is_reply(&stand.heard(1), 1));
+    assert_eq!(stand.heard(0).len(), flood.len());
+    assert_eq!(stand.stats().token_checks_deferred, 0);
+
+    stand.advance(1000);
+    (2..30).for_each(|slot| stand.send(slot, &connect(&token)));
+    stand.send(0, &refresh(60));
+    stand.tick();
+    assert_eq!(stand.heard(0), []);
+    (0..5).for_each(|_| stand.tick());
+    assert!(is_reply(&stand.heard(0), 60));
 }
 
 #[test]

@@ -33,6 +33,9 @@ impl Actor {
             {
                 self.write(stage);
             }
+            if self.temper.tls.is_some() && self.rng.chance(20) {
+                self.change_keys(stage);
+            }
             match self.rng.below(1000) {
                 0..350 => self.publish(stage),
                 350..600 => self.want(stage),
@@ -225,9 +228,15 @@ impl Actor {
         let mut out = Vec::new();
         live.link.write_ping(&payload, &mut out);
         live.ws_pings.push_back(payload);
-        stage.nets[live.link.shard]
-            .borrow_mut()
-            .write(live.link.socket, &out);
+        live.say(stage, &out);
+    }
+
+    /// In TLS, now and then, its keys are changed.
+    fn change_keys(&mut self, stage: &Stage) {
+        let Some(live) = &mut self.live else { return };
+        let mut out = Vec::new();
+        live.wire.change_keys(&mut out);
+        live.send(stage, &out);
     }
 
     fn do_wrong(&mut self, stage: &mut Stage) {

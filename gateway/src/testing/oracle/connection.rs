@@ -45,6 +45,8 @@ pub(crate) struct ConnectionBook {
     pub(crate) left: bool,
     /// It ended.
     pub(crate) ended: bool,
+    /// When it left or ended, milliseconds.
+    pub(super) over_at: u64,
     /// The world had it closed: by this code.
     pub(crate) expelled: Option<u16>,
     /// When it last read that the gateway has unsubscribed it.
@@ -71,6 +73,7 @@ impl ConnectionBook {
             put_off: 0,
             left: false,
             ended: false,
+            over_at: 0,
             expelled: None,
             unsubscribed: BTreeMap::new(),
             expelled_from: BTreeSet::new(),

@@ -25,6 +25,7 @@ impl Oracle {
     pub fn left(&mut self, connection: ConnectionId) {
         let book = &mut self.connections[connection];
         book.left = true;
+        book.over_at = self.clock.millis();
         book.members.clear();
     }
 
@@ -50,11 +51,17 @@ impl Oracle {
         let slots_are_few = self.profile.config.limits.slots_per_shard < 64;
         let has_binary = self.channels.values().any(|channel| channel.has_binary);
         let may_be_refused = self.may_be_refused();
+        let may_be_too_many = self.may_be_too_many(connection);
+        let speaks_tls = self.profile.tls.is_some();
+        let misunderstands = self
+            .profile
+            .misunderstands(&self.connections[connection].temper);
         self.tally.refused += u64::from(*end == End::Refused(503));
         let config = &self.profile.config.client;
         let limits = &self.profile.config.client_limits;
         let book = &mut self.connections[connection];
         book.ended = true;
+        book.over_at = now;
         book.members.clear();
         let who = format!("connection {connection}");
         // When the client is not to blame for what its socket does.
@@ -63,6 +70,11 @@ impl Oracle {
             End::Refused(503) => slots_are_few || may_be_refused,
             // It said nothing, or half of it.
             End::Refused(408) => book.temper.mute,
+            // It got no further.
+            End::Refused(400) if misunderstands => {
+                self.tally.misunderstood += 1;
+                book.client.is_none()
+            }
             End::Refused(_) => false,
             End::Close(code, reason) => {
                 *self.tally.closed.entry(*code).or_default() += 1;
@@ -82,6 +94,7 @@ impl Oracle {
                         is_disturbed || !book.temper.pongs && (is_overdue || was_overdue)
                     }
                     3013 => book.put_off >= PUT_OFF_ENOUGH || limits.connection.bytes > 0,
+                    3504 => may_be_too_many,
                     3502 => {
                         book.client.is_none()
                             && now
@@ -97,6 +110,9 @@ impl Oracle {
                 facts.was_reset
                     || is_disturbed
                     || book.temper.mute
+                    || misunderstands
+                    // Before TLS stands nothing is said.
+                    || speaks_tls && limits.handshakes > 0 && book.client.is_none()
                     || (slots_are_few || limits.address_connections + limits.address_handshakes > 0)
                         && book.client.is_none()
             }

@@ -8,6 +8,10 @@ use crate::protocol::centrifuge::client::{ClientReply, ReplyKind};
 /// among them.
 pub(super) const PUT_OFF_ENOUGH: u64 = REFUSALS_MAX / 4;
 
+/// After this time, milliseconds, a connection that went without a word is not counted any more: its ping, its pong, the
+/// close, and steps of virtual time.
+const MISSED_MILLIS: u64 = 60_000;
+
 impl Oracle {
     /// Whether commands may be refused for being too many.
     pub fn measures_connections(&self) -> bool {
@@ -44,6 +48,20 @@ impl Oracle {
                 "connection {connection}: {held} from address {address}, of which {most} are allowed"
             ));
         }
+        let user = &self.connections[connection].temper.user;
+        let most = u64::from(self.profile.config.client.user_connection_limit);
+        let held = named().filter(|it| it.temper.user == *user);
+        // Who is being closed is counted no more, and may read why only after this one is told that it is in.
+        let may_be_closed = self.profile.logs_are_small()
+            || self.channels.values().any(|channel| channel.has_binary)
+            || self.measures_connections();
+        let held = held.filter(|it| !it.is_over() && it.temper.is_healthy());
+        let held = held.filter(|it| it.expelled.is_none()).count() as u64;
+        if most > 0 && !user.is_empty() && !may_be_closed && held > most {
+            return violation(format!(
+                "connection {connection}: {held} of user {user}, who may have {most}"
+            ));
+        }
         for (what, per_second, count) in [
             (
                 "this address",
@@ -61,6 +79,18 @@ impl Oracle {
             }
         }
         Ok(())
+    }
+
+    /// Whether a user's other connections, those that the gateway may not have missed yet among them, are as many as may be.
+    pub(super) fn may_be_too_many(&self, connection: ConnectionId) -> bool {
+        let user = &self.connections[connection].temper.user;
+        let now = self.clock.millis();
+        let others = self.connections.iter().enumerate().filter(|(id, it)| {
+            let may_count = !it.is_over() || now < it.over_at + MISSED_MILLIS;
+            *id != connection && it.temper.user == *user && may_count
+        });
+        let most = self.profile.config.client.user_connection_limit as usize;
+        most > 0 && !user.is_empty() && others.count() >= most
     }
 
     /// A command is answered: it must have been within its connection's paces, unless it says that it was not.

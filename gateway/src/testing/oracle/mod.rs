@@ -154,6 +154,14 @@ pub struct Tally {
     pub refused: u64,
     pub put_off: u64,
     pub inflated: u64,
+    /// Handshakes of TLS, those by a ticket, and those of them by one of another shard.
+    pub greeted: u64,
+    pub resumed: u64,
+    pub resumed_elsewhere: u64,
+    /// Certificates taken into use.
+    pub certificates: u64,
+    /// Clients that did not know of TLS.
+    pub misunderstood: u64,
 }
 
 /// The shadow of the whole node.
@@ -226,6 +234,18 @@ impl Oracle {
     /// So many compressed messages were read.
     pub fn inflated(&mut self, messages: u64) {
         self.tally.inflated += messages;
+    }
+
+    /// A handshake of TLS is over.
+    pub fn greeted(&mut self, is_resumed: bool, is_of_another_shard: bool) {
+        self.tally.greeted += 1;
+        self.tally.resumed += u64::from(is_resumed);
+        self.tally.resumed_elsewhere += u64::from(is_resumed && is_of_another_shard);
+    }
+
+    /// Another certificate is in use.
+    pub fn certificate_changed(&mut self) {
+        self.tally.certificates += 1;
     }
 
     /// How often things happened.
@@ -324,6 +344,24 @@ impl Oracle {
             .filter(|connection| !connection.is_over() && connection.members.contains_key(channel))
             .filter_map(|connection| connection.client.clone())
             .collect()
+    }
+
+    /// The users of these.
+    pub fn users_present(&self, channel: &str) -> BTreeSet<&str> {
+        self.connections
+            .iter()
+            .filter(|connection| !connection.is_over() && connection.members.contains_key(channel))
+            .map(|connection| &*connection.temper.user)
+            .collect()
+    }
+
+    /// How many connections a user has, when all is quiet.
+    pub fn connections_of(&self, user: &str) -> u32 {
+        let there = self.connections.iter();
+        there
+            .filter(|connection| !connection.is_over() && connection.client.is_some())
+            .filter(|connection| connection.temper.user == user)
+            .count() as u32
     }
 
     /// Whether a connection is a member of a channel, as far as it knows.

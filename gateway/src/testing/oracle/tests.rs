@@ -34,6 +34,7 @@ impl Scene {
         profile.channels = vec![channel.clone()];
         profile.history_is_short = false;
         profile.stalls = 0;
+        profile.tls = None;
         Self {
             oracle: Oracle::new(Arc::new(profile), clock.clone()),
             clock,
@@ -63,6 +64,8 @@ impl Scene {
             reads: Reads::Promptly,
             pongs: true,
             mute: false,
+            user: String::new(),
+            tls: None,
         };
         let connection = self.oracle.opened(&temper, 0, 0);
         let id = self.asks(connection, Ask::Connect);
