@@ -7,7 +7,7 @@ mod pending;
 mod private;
 mod sub;
 
-pub use identity::{Identity, SubExtra, SubExtras};
+pub use identity::{Extras, Identity, SubExtra};
 pub use pending::{Awaited, ConnectWait, Pending, Slot, SubscribeWait, TICKETS_MAX};
 pub use private::Private;
 pub use sub::Sub;
