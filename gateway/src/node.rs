@@ -292,10 +292,15 @@ fn slots(config: &Config, kind: Kind) -> u32 {
     ))
 }
 
-/// Makes a small ring with all that the shards' rings have, and lets it go again.
+/// Makes a small ring with all that the shards' rings have, and lets it go again. One buffer: memory that was touched stays
+/// with the allocator, and would be counted as the process's own until the first connections take it.
 fn try_ring() -> Result<(), ReactorError> {
     let (_, wake) = Waker::eventfd().map_err(no_descriptor)?;
-    UringReactor::new(UringSetup::new(None, 64, wake)).map(drop)
+    let setup = UringSetup {
+        buffers: 1,
+        ..UringSetup::new(None, 64, wake)
+    };
+    UringReactor::new(setup).map(drop)
 }
 
 type Threads = Vec<JoinHandle<()>>;

@@ -47,8 +47,8 @@ impl Room {
     fn new(members: u32, appends: u32, operations: u32) -> Self {
         let mut hub = Hub::new(KEYS, config());
         let view = hub.retain("room", KEYS.hash("room"), 0, KIND.mask(), &mut links());
-        let generation = hub.views[view].generation;
-        hub.on_attached(view, generation, KIND.mask(), 0, &mut Vec::new());
+        let (name, generation) = (hub.views[view].name.clone(), hub.views[view].generation);
+        hub.on_attached(&name, (view, generation), KIND.mask(), 0, &mut Vec::new());
         for slot in 0..members {
             hub.join(view, KIND, slot, 0);
         }

@@ -2,28 +2,30 @@
 
 use crate::ids::ClientId;
 
-/// User, client id and info.
+/// User and client id, and what only some have.
 #[derive(Debug)]
 pub struct Identity {
     /// The user; "" is anonymous.
     pub user: Box<str>,
     /// This connection's id.
     pub client: ClientId,
-    /// `conn_info`, from the token; empty: none.
-    pub conn_info: Box<[u8]>,
     /// Unix seconds when the connection expires; 0: never.
     pub expire_at: u64,
-    /// What only some subscriptions have.
-    pub extras: SubExtras,
+    /// What only some connections have.
+    pub extras: Extras,
 }
 
-const _: () = assert!(std::mem::size_of::<Identity>() <= 64);
+const _: () = assert!(std::mem::size_of::<Identity>() <= 48);
 
-/// [`SubExtra`]s by view. Most connections have none: one word then.
+/// `conn_info`, and [`SubExtra`]s by view. Most connections have neither: one word then.
 #[derive(Debug, Default)]
-// A box of a list: a list alone is three words.
-#[expect(clippy::box_collection)]
-pub struct SubExtras(Option<Box<Vec<SubExtra>>>);
+pub struct Extras(Option<Box<Kept>>);
+
+#[derive(Debug, Default)]
+struct Kept {
+    conn_info: Box<[u8]>,
+    subs: Vec<SubExtra>,
+}
 
 /// What a subscription token said.
 #[derive(Debug)]
@@ -39,32 +41,53 @@ pub struct SubExtra {
     pub due: u64,
 }
 
-impl SubExtras {
+impl Extras {
+    /// With `conn_info`, from the token; empty: none.
+    pub fn new(conn_info: Vec<u8>) -> Self {
+        let mut extras = Self::default();
+        extras.set_conn_info(conn_info);
+        extras
+    }
+
+    /// Keeps another `conn_info`, or none.
+    pub fn set_conn_info(&mut self, conn_info: Vec<u8>) {
+        if self.0.is_some() || !conn_info.is_empty() {
+            self.0.get_or_insert_default().conn_info = conn_info.into();
+            self.give_back();
+        }
+    }
+
     /// What is kept for a view.
     pub fn get(&self, view: u32) -> Option<&SubExtra> {
-        self.0.as_ref()?.iter().find(|e| e.view == view)
+        self.0.as_ref()?.subs.iter().find(|e| e.view == view)
     }
 
     /// The same, to be changed.
     pub fn get_mut(&mut self, view: u32) -> Option<&mut SubExtra> {
-        self.0.as_mut()?.iter_mut().find(|e| e.view == view)
+        self.0.as_mut()?.subs.iter_mut().find(|e| e.view == view)
+    }
+
+    /// Where nothing is kept, nothing is held.
+    fn give_back(&mut self) {
+        let is_empty = |kept: &Kept| kept.conn_info.is_empty() && kept.subs.is_empty();
+        if self.0.as_deref().is_some_and(is_empty) {
+            self.0 = None;
+        }
     }
 
     /// Keeps `chan_info` and `expire_at` for a view; when both are empty, nothing but the timer that is to come.
     pub fn set(&mut self, view: u32, chan_info: Box<[u8]>, expire_at: u64) {
         let is_timed = self.get(view).is_some_and(|e| e.due > 0);
         if chan_info.is_empty() && expire_at == 0 && !is_timed {
-            if let Some(extras) = &mut self.0 {
-                extras.retain(|e| e.view != view);
-                if extras.is_empty() {
-                    self.0 = None;
-                }
+            if let Some(kept) = &mut self.0 {
+                kept.subs.retain(|e| e.view != view);
             }
+            self.give_back();
         } else if let Some(extra) = self.get_mut(view) {
             extra.chan_info = chan_info;
             extra.expire_at = expire_at;
         } else {
-            self.0.get_or_insert_default().push(SubExtra {
+            self.0.get_or_insert_default().subs.push(SubExtra {
                 view,
                 chan_info,
                 expire_at,
@@ -75,6 +98,11 @@ impl SubExtras {
 }
 
 impl Identity {
+    /// `conn_info`, from the token; empty: none.
+    pub fn conn_info(&self) -> &[u8] {
+        self.extras.0.as_ref().map_or(&[], |kept| &kept.conn_info)
+    }
+
     /// `chan_info` in a channel.
     pub fn chan_info(&self, view: Option<u32>) -> &[u8] {
         view.and_then(|view| self.extras.get(view))
@@ -88,7 +116,7 @@ mod tests {
 
     #[test]
     fn who_subscribes_again_and_again_keeps_one_timer() {
-        let mut extras = SubExtras::default();
+        let mut extras = Extras::default();
         extras.set(3, Box::default(), 1000);
         extras.get_mut(3).unwrap().due = 61_000;
         for _ in 0..100 {
@@ -104,5 +132,19 @@ mod tests {
         extras.get_mut(3).unwrap().due = 0;
         extras.set(3, Box::default(), 0);
         assert!(extras.get(3).is_none());
+        assert!(extras.0.is_none());
+    }
+
+    #[test]
+    fn what_is_empty_is_not_held() {
+        let mut extras = Extras::new(b"info".to_vec());
+        extras.set(3, b"chan"[..].into(), 0);
+        extras.set_conn_info(Vec::new());
+        assert!(extras.get(3).is_some());
+        extras.set_conn_info(b"other".to_vec());
+        extras.set(3, Box::default(), 0);
+        assert!(extras.0.is_some() && extras.get(3).is_none());
+        extras.set_conn_info(Vec::new());
+        assert!(extras.0.is_none() && Extras::new(Vec::new()).0.is_none());
     }
 }

@@ -7,7 +7,7 @@ mod pending;
 mod private;
 mod sub;
 
-pub use identity::{Identity, SubExtra, SubExtras};
+pub use identity::{Extras, Identity, SubExtra};
 pub use pending::{Awaited, ConnectWait, Pending, Slot, SubscribeWait, TICKETS_MAX};
 pub use private::Private;
 pub use sub::Sub;
@@ -114,11 +114,13 @@ pub struct Connection {
     pub identity: Option<Box<Identity>>,
     /// Commands that are not answered yet.
     pub pending: Option<Box<Pending>>,
-    /// Since when, in milliseconds, not a byte has left although some wait; 0: nothing waits in vain.
-    pub blocked_since: u64,
+    /// Since when not a byte has left although some wait: the clock's milliseconds but for the upper half, which a stall
+    /// does not live to see change twice. 0: nothing waits in vain.
+    blocked_since: u32,
 }
 
-const _: () = assert!(std::mem::size_of::<Option<Connection>>() <= 128);
+// A chunk of the slab is then 20 KiB, which is a size class of the allocator: nothing is rounded up.
+const _: () = assert!(std::mem::size_of::<Option<Connection>>() <= 80);
 
 impl Connection {
     /// A new life.
@@ -141,8 +143,52 @@ impl Connection {
         }
     }
 
+    /// Whether bytes wait that the kernel does not take.
+    pub fn is_blocked(&self) -> bool {
+        self.blocked_since > 0
+    }
+
+    /// The kernel has taken as much as it takes.
+    pub fn block(&mut self, now_millis: u64) {
+        // 0 says something else: then a millisecond ago.
+        self.blocked_since = match now_millis as u32 {
+            0 => u32::MAX,
+            millis => millis,
+        };
+    }
+
+    /// Nothing waits in vain any more.
+    pub fn unblock(&mut self) {
+        self.blocked_since = 0;
+    }
+
+    /// For how long not a byte has left of what waits, milliseconds.
+    pub fn blocked_for(&self, now_millis: u64) -> u64 {
+        u64::from((now_millis as u32).wrapping_sub(self.blocked_since))
+    }
+
     /// Private bytes that count against `queue_max_size`.
     pub fn private_bytes(&self) -> usize {
         self.private.as_ref().map_or(0, |p| p.counted())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_stall_is_measured_across_the_wrap_of_its_clock() {
+        let mut conn = Connection::new(1);
+        assert!(!conn.is_blocked());
+        for start in [1, (1 << 32) - 1, 1 << 32, (1 << 32) + 1, 3 << 32] {
+            conn.block(start);
+            assert!(conn.is_blocked());
+            // At the wrap itself a millisecond is added.
+            assert!(conn.blocked_for(start) <= 1);
+            assert!((25_000..=25_001).contains(&conn.blocked_for(start + 25_000)));
+        }
+        conn.unblock();
+        assert!(!conn.is_blocked());
     }
 }

@@ -331,6 +331,8 @@ pub enum Message {
     },
     /// Home → view: what follows is gapless from `top`.
     Attached {
+        /// The channel, in the one copy of its name that all its views share.
+        name: Arc<str>,
         /// The view.
         view: u32,
         /// Its life.

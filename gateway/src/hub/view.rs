@@ -205,11 +205,12 @@ impl Hub {
             .filter(|v| v.generation == generation)
     }
 
-    /// The home has answered an attach: `waiters` are to be looked at again.
+    /// The home has answered an attach: `waiters` are to be looked at again. From here on the view shares the home's copy of
+    /// the channel's `name`, as all its views do.
     pub fn on_attached(
         &mut self,
-        view: u32,
-        generation: u32,
+        name: &Arc<str>,
+        (view, generation): (u32, u32),
         lanes: LaneMask,
         top: u64,
         waiters: &mut Vec<Token>,
@@ -223,6 +224,7 @@ impl Hub {
         );
         view.attached = view.attached.with(lanes);
         view.top = top;
+        view.name = name.clone();
         waiters.extend(view.waiting.take().into_iter().flat_map(|w| *w));
     }
 

@@ -171,7 +171,7 @@ impl Core {
             return self.close(token, Disconnect::INVALID_TOKEN);
         }
         identity.expire_at = claims.expire_at.unwrap_or(0);
-        identity.conn_info = claims.info.into();
+        identity.extras.set_conn_info(claims.info);
         let client = identity.client.text();
         let ttl = self.seconds_left(claims.expire_at);
         self.arm_expiry(token, claims.expire_at.unwrap_or(0), Timer::Expiry);

@@ -5,7 +5,7 @@ use super::permit::{self, Wish};
 use super::reply::Settled;
 use super::subscribe::Resolved;
 use crate::connection::Connection;
-use crate::connection::{ConnectWait, Flags, Identity, Phase, Slot, SubExtras, SubscribeWait};
+use crate::connection::{ConnectWait, Extras, Flags, Identity, Phase, Slot, SubscribeWait};
 use crate::hub::lane::LaneKind;
 use crate::hub::links::put;
 use crate::hub::message::{Message, ReplyTo};
@@ -95,9 +95,8 @@ impl Core {
         conn.identity = Some(Box::new(Identity {
             user: claims.user.as_str().into(),
             client: client_id,
-            conn_info: claims.info.into(),
             expire_at: claims.expire_at.unwrap_or(0),
-            extras: SubExtras::default(),
+            extras: Extras::new(claims.info),
         }));
         self.index_user(token.slot);
         let subscriptions = claims.subscriptions.iter().zip(namespaces);

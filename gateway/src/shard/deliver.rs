@@ -183,7 +183,7 @@ impl Core {
                 && let Some(conn) = self.conns.get_mut(slot)
                 && conn.private.as_ref().is_none_or(|p| p.is_empty())
             {
-                conn.blocked_since = 0;
+                conn.unblock();
             }
         }
     }
@@ -490,7 +490,7 @@ impl Core {
         let Some(conn) = self.conns.get_mut(part.slot) else {
             return;
         };
-        conn.blocked_since = 0;
+        conn.unblock();
         conn.refusals = 0;
         if conn.private.as_ref().is_some_and(|p| !p.is_empty()) {
             self.make_ready(part.slot);
@@ -522,12 +522,12 @@ impl Core {
     fn block(&mut self, token: Token, taken: usize) {
         self.was_short.insert(token.slot);
         self.blocked.insert(token.slot);
-        let now = self.now.millis.max(1);
+        let now = self.now.millis;
         let Some(conn) = self.conns.get_mut(token.slot) else {
             return;
         };
-        if taken > 0 || conn.blocked_since == 0 {
-            conn.blocked_since = now;
+        if taken > 0 || !conn.is_blocked() {
+            conn.block(now);
         }
         if conn.pings > 0 {
             conn.flags.set(Flags::PING_LATE, true);
@@ -547,7 +547,8 @@ impl Core {
         }
         if !conn.flags.has(Flags::STALL_TIMED) {
             conn.flags.set(Flags::STALL_TIMED, true);
-            let deadline = conn.blocked_since + self.config.client.stall_timeout.as_millis() as u64;
+            let stall = self.config.client.stall_timeout.as_millis() as u64;
+            let deadline = (now + stall).saturating_sub(conn.blocked_for(now));
             self.timers.set(deadline, token, Timer::Stall);
         }
     }

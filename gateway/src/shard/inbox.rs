@@ -146,13 +146,15 @@ impl Core {
                 self.homes.fetch(from, &order, self.now, &mut self.links);
             }
             Message::Attached {
+                name,
                 view,
                 generation,
                 lanes,
                 top,
             } => {
+                let life = (*view, *generation);
                 self.hub
-                    .on_attached(*view, *generation, *lanes, *top, &mut self.waiters);
+                    .on_attached(name, life, *lanes, *top, &mut self.waiters);
             }
             Message::Missed { view, generation } => {
                 if self.hub.on_missed(*view, *generation, &mut self.links) {

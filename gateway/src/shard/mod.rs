@@ -530,7 +530,7 @@ impl Core {
                 "slot {slot}: private bytes that nobody will send"
             );
             assert!(
-                !is_blocked || conn.blocked_since > 0,
+                !is_blocked || conn.is_blocked(),
                 "slot {slot}: blocked since"
             );
             for (at, sub) in conn.subs.iter().enumerate() {

@@ -93,7 +93,7 @@ impl Core {
             .map(|(identity, client)| ClientInfoRef {
                 user: &identity.user,
                 client: client.as_str(),
-                conn_info: &identity.conn_info,
+                conn_info: identity.conn_info(),
                 chan_info: identity.chan_info(view),
             });
         let start = batch.bytes.len();

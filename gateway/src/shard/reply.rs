@@ -9,7 +9,8 @@ use crate::protocol::codes::{Disconnect, ReplyError};
 
 /// Largest buffer a spare keeps.
 const SPARE_BYTES: usize = 1024;
-const SPARES_MAX: usize = 256;
+/// As many as one flush empties. What a storm of connects made beyond that goes back to the allocator.
+const SPARES_MAX: usize = 64;
 /// Frames for one connection alone that are compressed where that was agreed. It is done for one reader, so they have to
 /// be worth it; and what is larger would keep the others waiting.
 const DEFLATE_BYTES: std::ops::RangeInclusive<usize> = 1024..=64 * 1024;

@@ -465,7 +465,7 @@ impl Core {
         ClientInfoRef {
             user: &identity.user,
             client: identity.client.text().as_str(),
-            conn_info: &identity.conn_info,
+            conn_info: identity.conn_info(),
             chan_info: identity.chan_info(Some(view_index)),
         }
         .encode(&mut batch.bytes);

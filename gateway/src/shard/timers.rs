@@ -208,16 +208,16 @@ impl Core {
             Timer::Closing if conn.phase == Phase::Closing => self.abandon(token, CloseHow::Reset),
             Timer::Deaf if conn.phase == Phase::Closing => self.abandon(token, CloseHow::Orderly),
             Timer::Stall => {
-                let deadline = conn.blocked_since + stall;
                 conn.flags.set(Flags::STALL_TIMED, false);
-                if conn.blocked_since == 0 || conn.phase == Phase::Closing {
+                if !conn.is_blocked() || conn.phase == Phase::Closing {
                     return;
                 }
-                if now >= deadline {
-                    self.close(token, Disconnect::SLOW);
-                } else {
-                    conn.flags.set(Flags::STALL_TIMED, true);
-                    self.timers.set(deadline, token, Timer::Stall);
+                match stall.saturating_sub(conn.blocked_for(now)) {
+                    0 => self.close(token, Disconnect::SLOW),
+                    left => {
+                        conn.flags.set(Flags::STALL_TIMED, true);
+                        self.timers.set(now + left, token, Timer::Stall);
+                    }
                 }
             }
             Timer::Message if conn.phase != Phase::Closing => {
@@ -234,7 +234,7 @@ impl Core {
                 }
             }
             Timer::TurnedAway if conn.phase == Phase::Handshake => self.turn_away(token),
-            Timer::Retry if conn.blocked_since > 0 && !conn.flags.has(Flags::POLLS_OUT) => {
+            Timer::Retry if conn.is_blocked() && !conn.flags.has(Flags::POLLS_OUT) => {
                 self.writable(token)
             }
             _ => {}

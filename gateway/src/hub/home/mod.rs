@@ -177,6 +177,7 @@ impl Homes {
             }),
         }
         links.to(from).messages.push(Message::Attached {
+            name: home.name.clone(),
             view,
             generation,
             lanes,
