@@ -509,11 +509,8 @@ impl Core {
             let Some(conn) = self.conns.get_mut(slot) else {
                 return boundary;
             };
-            let spare = &mut self.spare_private;
-            let private = conn
-                .private
-                .get_or_insert_with(|| spare.pop().unwrap_or_default());
-            private.put_publications(|out| log.copy_range(cut, boundary, out));
+            conn.private_mut(&mut self.spare_private)
+                .put_publications(|out| log.copy_range(cut, boundary, out));
         }
         boundary
     }
@@ -618,13 +615,8 @@ impl Core {
                     return;
                 };
                 if let Some(latest) = lane.extras.as_ref().and_then(|e| e.latest.as_ref()) {
-                    let spare = &mut self.spare_private;
-                    let private = conn
-                        .private
-                        .get_or_insert_with(|| spare.pop().unwrap_or_default());
-                    private.put_publications(|out| {
-                        latest.since(cursor, out);
-                    });
+                    conn.private_mut(&mut self.spare_private)
+                        .put_publications(|out| latest.since(cursor, out));
                 }
                 self.go_to_head(slot, lane_index, sub.place(), head);
             }

@@ -447,13 +447,8 @@ impl Core {
     }
 
     fn put_raw(&mut self, slot: u32, bytes: &[u8]) {
-        let Some(conn) = self.conns.get_mut(slot) else {
-            return;
-        };
-        let spare = &mut self.spare_private;
-        let private = conn
-            .private
-            .get_or_insert_with(|| spare.pop().unwrap_or_default());
-        private.put_raw(bytes);
+        if let Some(conn) = self.conns.get_mut(slot) {
+            conn.private_mut(&mut self.spare_private).put_raw(bytes);
+        }
     }
 }
