@@ -167,6 +167,13 @@ impl Connection {
         u64::from((now_millis as u32).wrapping_sub(self.blocked_since))
     }
 
+    /// Where bytes for this connection alone are put: its own buffer, or a spare one that it keeps until they have left.
+    #[allow(clippy::vec_box)] // a spare one is handed over, not moved
+    pub fn private_mut(&mut self, spares: &mut Vec<Box<Private>>) -> &mut Private {
+        self.private
+            .get_or_insert_with(|| spares.pop().unwrap_or_default())
+    }
+
     /// Private bytes that count against `queue_max_size`.
     pub fn private_bytes(&self) -> usize {
         self.private.as_ref().map_or(0, |p| p.counted())

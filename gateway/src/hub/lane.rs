@@ -80,17 +80,30 @@ impl Rendition {
     pub const COUNT: usize = 2 * Encoding::COUNT;
 
     /// A number below [`Rendition::COUNT`].
-    pub fn index(self) -> usize {
+    pub const fn index(self) -> usize {
         self.encoding as usize + if self.deflated { Encoding::COUNT } else { 0 }
     }
 
     /// Each, in the order of its number: a plain one before the deflated one of the same encoding.
-    pub fn all() -> impl Iterator<Item = Self> {
-        [false, true]
-            .into_iter()
-            .flat_map(|deflated| Encoding::ALL.map(|encoding| Self { encoding, deflated }))
+    pub const ALL: [Self; Self::COUNT] = [
+        Self::new(Encoding::Json, false),
+        Self::new(Encoding::Protobuf, false),
+        Self::new(Encoding::Json, true),
+        Self::new(Encoding::Protobuf, true),
+    ];
+
+    const fn new(encoding: Encoding, deflated: bool) -> Self {
+        Self { encoding, deflated }
     }
 }
+
+const _: () = {
+    let mut number = 0;
+    while number < Rendition::COUNT {
+        assert!(Rendition::ALL[number].index() == number);
+        number += 1;
+    }
+};
 
 /// Which frames a lane holds.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]

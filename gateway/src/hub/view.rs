@@ -261,8 +261,10 @@ impl Hub {
 
     /// The members of a view that read publications in JSON.
     pub fn json_members(&self, view: u32) -> impl Iterator<Item = u32> + '_ {
-        let json = Rendition::all().filter(|rendition| rendition.encoding == Encoding::Json);
-        json.filter_map(move |rendition| self.lane_of(view, LaneKind::Publications(rendition)))
+        Rendition::ALL
+            .into_iter()
+            .filter(|rendition| rendition.encoding == Encoding::Json)
+            .filter_map(move |rendition| self.lane_of(view, LaneKind::Publications(rendition)))
             .flat_map(|lane| self.lanes[lane].members.iter().map(|member| member.slot))
     }
 
@@ -380,7 +382,7 @@ impl Hub {
         let namespace = view.namespace;
         let lanes = view.lanes;
         let mut outcome = Appended::Done;
-        for rendition in Rendition::all() {
+        for rendition in Rendition::ALL {
             let kind = match sideband {
                 false => LaneKind::Publications(rendition),
                 true if rendition.deflated => break,

@@ -67,6 +67,8 @@ pub(super) struct Plan {
     scratch: Vec<u8>,
     /// What the kernel took of each part.
     taken: Vec<Result<usize, i32>>,
+    /// Connections that may be behind still when all of this has left, or that were sent less.
+    behind: Vec<u32>,
 }
 
 impl Plan {
@@ -79,6 +81,7 @@ impl Plan {
             ranges: Vec::new(),
             scratch,
             taken: Vec::new(),
+            behind: Vec::new(),
         }
     }
 }
@@ -99,27 +102,27 @@ fn bytes_of<'a>(
         }
         Source::Log => {
             let range = ranges[part.first_range];
-            let seen = member(hub, range.lane, range.place);
-            log_of(hub, range.lane, seen)
-                .0
-                .range(range.start, range.end)
-        }
-    }
-}
-
-fn log_of(hub: &Hub, lane: u32, member: Member) -> (&Log, u64) {
-    let lane = &hub.lanes[lane];
-    match member.backfill() {
-        None => (lane.log(), lane.head),
-        Some(number) => {
-            let backfill = lane.backfill(number);
-            (&backfill.log, backfill.head)
+            let (_, log, _) = reader(hub, range.lane, range.place);
+            log.range(range.start, range.end)
         }
     }
 }
 
 fn member(hub: &Hub, lane: u32, place: u32) -> Member {
     hub.lanes[lane].members[place as usize]
+}
+
+/// A member, the log that it reads, and the end of that.
+fn reader(hub: &Hub, lane: u32, place: u32) -> (Member, &Log, u64) {
+    let lane = &hub.lanes[lane];
+    let member = lane.members[place as usize];
+    match member.backfill() {
+        None => (member, lane.log(), lane.head),
+        Some(number) => {
+            let backfill = lane.backfill(number);
+            (member, &backfill.log, backfill.head)
+        }
+    }
 }
 
 impl Core {
@@ -225,11 +228,13 @@ impl Core {
             parts,
             ranges,
             scratch,
+            behind,
             ..
         } = &mut self.plan;
         parts.clear();
         ranges.clear();
         scratch.clear();
+        behind.clear();
         for at in 0..self.gather.slots().len() {
             let slot = self.gather.slots()[at];
             let conn = self
@@ -261,9 +266,13 @@ impl Core {
                 if self.is_ready.insert(slot) {
                     self.ready.push_back(slot);
                 }
+                behind.push(slot);
                 continue;
             }
             if is_private {
+                if first.is_some() {
+                    behind.push(slot);
+                }
                 let len = waiting.len().min(cap);
                 parts.push(Part {
                     slot,
@@ -276,8 +285,7 @@ impl Core {
                 continue;
             }
             let (lane, place) = first.expect("just seen");
-            let seen = member(&self.hub, lane, place);
-            let (log, head) = log_of(&self.hub, lane, seen);
+            let (seen, log, head) = reader(&self.hub, lane, place);
             let (end, is_one_piece) = log.reach(seen.cursor, head, cap - waiting.len());
             ranges.push(Range {
                 lane,
@@ -286,6 +294,11 @@ impl Core {
                 end,
             });
             let mut next = members.next();
+            // At the end of a backfill there is something to do, too: go live, or ask for more.
+            let is_whole = end == head && seen.backfill().is_none();
+            if next.is_some() || !is_whole {
+                behind.push(slot);
+            }
             if waiting.is_empty() && next.is_none() && is_one_piece {
                 let len = (end - seen.cursor) as usize;
                 parts.push(Part {
@@ -304,8 +317,7 @@ impl Core {
             while let Some((lane, place)) = next
                 && scratch.len() - start < cap
             {
-                let seen = member(&self.hub, lane, place);
-                let (log, head) = log_of(&self.hub, lane, seen);
+                let (seen, log, head) = reader(&self.hub, lane, place);
                 let room = cap - (scratch.len() - start);
                 let (end, _) = log.reach(seen.cursor, head, room);
                 // The first frame may be larger than what is left: it has a send to itself next time.
@@ -359,14 +371,12 @@ impl Core {
         } = &mut self.plan;
         // On the stack, and only as much of it as is sent: the bytes are borrowed, so it cannot be kept.
         let mut sends = SmallVec::<[Send<'_>; FLUSH_MAX]>::new();
-        for (at, part) in parts.iter().enumerate() {
-            let sealed = self.tls.as_ref().and_then(|tls| tls.sealed_part(at));
-            let bytes =
-                sealed.unwrap_or_else(|| bytes_of(part, &self.hub, &self.conns, ranges, scratch));
-            sends.push(Send {
-                slot: part.slot,
-                bytes,
-            });
+        sends.extend(parts.iter().map(|part| Send {
+            slot: part.slot,
+            bytes: bytes_of(part, &self.hub, &self.conns, ranges, scratch),
+        }));
+        if let Some(tls) = &self.tls {
+            tls.put_sealed(&mut sends);
         }
         self.short.clear();
         if !parts.is_empty() {
@@ -388,9 +398,8 @@ impl Core {
                 Ok(taken) => self.settle_send(at, &part, taken),
             }
         }
-        // Members that were gathered but did not fit into the plan are behind still.
-        for at in 0..self.gather.slots().len() {
-            let slot = self.gather.slots()[at];
+        for at in 0..self.plan.behind.len() {
+            let slot = self.plan.behind[at];
             if self
                 .conns
                 .get(slot)
@@ -414,7 +423,6 @@ impl Core {
                     continue;
                 };
                 match seen.backfill() {
-                    // At the end of a backfill there is something to do, too: go live, or ask for more.
                     Some(_) => is_behind = true,
                     None if seen.cursor < state.head => {
                         is_behind = true;
@@ -442,26 +450,10 @@ impl Core {
             None => (taken, 0..0),
         };
         let mut left = planned;
-        let Some(conn) = self.conns.get_mut(part.slot) else {
-            return;
-        };
-        if part.private > 0
-            && let Some(private) = &mut conn.private
-        {
-            let private_taken = left.min(part.private);
-            private.advance(private_taken);
-            left -= private_taken;
-            if private.is_empty() && conn.flags.has(Flags::PING_WAITS) {
-                conn.flags.set(Flags::PING_WAITS, false);
-                if !self.heartbeat.pinged_just_now(part.slot, self.now.millis) {
-                    conn.flags.set(Flags::PING_LATE, true);
-                }
-            }
-            if private.is_empty()
-                && let Some(private) = conn.private.take()
-            {
-                self.spare_private(private);
-            }
+        if part.private > 0 {
+            let taken = left.min(part.private);
+            self.settle_private(part.slot, taken);
+            left -= taken;
         }
         for at in part.first_range..part.first_range + part.ranges {
             let range = self.plan.ranges[at];
@@ -482,9 +474,9 @@ impl Core {
             self.hub.lanes[range.lane].members[range.place as usize].cursor = cursor + off;
         }
         let token = self.token(part.slot);
-        let is_cut = planned < part.len || !rest.is_empty();
-        self.keep_sealed_rest(part.slot, rest);
-        if is_cut {
+        if planned < part.len || !rest.is_empty() {
+            self.keep_sealed_rest(part.slot, rest);
+            self.plan.behind.push(part.slot);
             return self.block(token, taken);
         }
         let Some(conn) = self.conns.get_mut(part.slot) else {
@@ -499,21 +491,40 @@ impl Core {
         }
     }
 
+    /// So many private bytes have left.
+    fn settle_private(&mut self, slot: u32, taken: usize) {
+        let Some(conn) = self.conns.get_mut(slot) else {
+            return;
+        };
+        let Some(private) = &mut conn.private else {
+            return;
+        };
+        private.advance(taken);
+        if !private.is_empty() {
+            return;
+        }
+        if conn.flags.has(Flags::PING_WAITS) {
+            conn.flags.set(Flags::PING_WAITS, false);
+            if !self.heartbeat.pinged_just_now(slot, self.now.millis) {
+                conn.flags.set(Flags::PING_LATE, true);
+            }
+        }
+        if let Some(private) = conn.private.take() {
+            self.spare_private(private);
+        }
+    }
+
     /// The kernel took a range up to the middle of a frame: the rest of that frame becomes private, and the cursor goes
     /// behind it. Then nothing that happens to the subscription, the log or the policy can tear the frame.
     fn keep_rest(&mut self, slot: u32, range: &Range, cut: u64) -> u64 {
-        let seen = member(&self.hub, range.lane, range.place);
-        let (log, _) = log_of(&self.hub, range.lane, seen);
+        let (_, log, _) = reader(&self.hub, range.lane, range.place);
         let boundary = log.boundary_at_or_after(range.start, cut);
         if boundary > cut && !crate::planted!(ShortSendTailLost) {
             let Some(conn) = self.conns.get_mut(slot) else {
                 return boundary;
             };
-            let spare = &mut self.spare_private;
-            let private = conn
-                .private
-                .get_or_insert_with(|| spare.pop().unwrap_or_default());
-            private.put_publications(|out| log.copy_range(cut, boundary, out));
+            conn.private_mut(&mut self.spare_private)
+                .put_publications(|out| log.copy_range(cut, boundary, out));
         }
         boundary
     }
@@ -619,13 +630,8 @@ impl Core {
                     return;
                 };
                 if let Some(latest) = lane.extras.as_ref().and_then(|e| e.latest.as_ref()) {
-                    let spare = &mut self.spare_private;
-                    let private = conn
-                        .private
-                        .get_or_insert_with(|| spare.pop().unwrap_or_default());
-                    private.put_publications(|out| {
-                        latest.since(cursor, out);
-                    });
+                    conn.private_mut(&mut self.spare_private)
+                        .put_publications(|out| latest.since(cursor, out));
                 }
                 self.go_to_head(slot, lane_index, sub.place(), head);
             }

@@ -37,17 +37,14 @@ impl Core {
         let Some(conn) = self.conns.get_mut(slot) else {
             return;
         };
-        let spare = &mut self.spare_private;
-        let private = conn
-            .private
-            .get_or_insert_with(|| spare.pop().unwrap_or_default());
-        let tail = private.tail();
+        let (encoding, phase, window_bits) = (conn.encoding, conn.phase, conn.window_bits);
+        let tail = conn.private_mut(&mut self.spare_private).tail();
         let start = tail.len();
-        write(tail, conn.encoding);
-        let is_worth_it =
-            DEFLATE_BYTES.contains(&(tail.len() - start)) || conn.phase == Phase::Echo;
-        if conn.window_bits > 0 && is_worth_it {
-            self.deflater.deflate_tail(tail, start, conn.window_bits);
+        write(tail, encoding);
+        if window_bits > 0
+            && (phase == Phase::Echo || DEFLATE_BYTES.contains(&(tail.len() - start)))
+        {
+            self.deflater.deflate_tail(tail, start, window_bits);
         }
         self.make_ready(slot);
     }

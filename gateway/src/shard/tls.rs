@@ -14,7 +14,7 @@ use crate::connection::{Flags, Phase};
 use crate::ids::Token;
 use crate::protocol::codes::Disconnect;
 use crate::protocol::http::{Refusal, write_refusal};
-use crate::reactor::CloseHow;
+use crate::reactor::{CloseHow, Send};
 use crate::slab::Table;
 use crate::stats::TlsHandshakes;
 use crate::tls::{Acceptor, Alert, Handshake, Opened, Progress, Sealed, Session};
@@ -109,11 +109,13 @@ impl Tls {
         self.seals.parts.push(part);
     }
 
-    /// A part as it is sent; `None`: as it was planned.
-    pub(super) fn sealed_part(&self, part: usize) -> Option<&[u8]> {
-        let sealed = self.seals.parts[part]?;
-        let end = sealed.start + sealed.raw + sealed.sealed.len();
-        Some(&self.seals.bytes[sealed.start..end])
+    /// Has each part of the plan that was sealed sent so.
+    pub(super) fn put_sealed<'a>(&'a self, sends: &mut [Send<'a>]) {
+        for (send, part) in sends.iter_mut().zip(&self.seals.parts) {
+            if let Some(SealedPart { start, raw, sealed }) = part {
+                send.bytes = &self.seals.bytes[*start..start + raw + sealed.len()];
+            }
+        }
     }
 
     /// The kernel took `taken` bytes of a part: how many that are of the plan, and where the rest of the record that was cut
@@ -434,6 +436,9 @@ impl Core {
 
     /// Ends connections whose keys have sealed all they may and cannot be changed.
     pub(super) fn retire_worn_keys(&mut self) {
+        if self.tls.is_none() {
+            return;
+        }
         for at in 0..self.gather.slots().len() {
             let slot = self.gather.slots()[at];
             let session = self.tls.as_ref().and_then(|tls| tls.sessions.get(slot));
@@ -452,13 +457,8 @@ impl Core {
     }
 
     fn put_raw(&mut self, slot: u32, bytes: &[u8]) {
-        let Some(conn) = self.conns.get_mut(slot) else {
-            return;
-        };
-        let spare = &mut self.spare_private;
-        let private = conn
-            .private
-            .get_or_insert_with(|| spare.pop().unwrap_or_default());
-        private.put_raw(bytes);
+        if let Some(conn) = self.conns.get_mut(slot) {
+            conn.private_mut(&mut self.spare_private).put_raw(bytes);
+        }
     }
 }

@@ -199,7 +199,7 @@ impl Homes {
         home.attached.retain(|attachment| {
             let is_wanted = |rendition| wants(attachment.lanes, rendition);
             // Sideband frames matter only to views that read them; numbers matter to all.
-            if sideband && !Rendition::all().any(is_wanted) {
+            if sideband && !Rendition::ALL.into_iter().any(is_wanted) {
                 return true;
             }
             let (view, generation) = (attachment.view, attachment.generation);
@@ -212,7 +212,7 @@ impl Homes {
             }
             let batch = links.to(attachment.shard);
             let mut frames = [Span::default(); Rendition::COUNT];
-            for rendition in Rendition::all().filter(|rendition| is_wanted(*rendition)) {
+            for rendition in Rendition::ALL.into_iter().filter(|r| is_wanted(*r)) {
                 let at = rendition.encoding as usize;
                 frames[rendition.index()] = match &deflated[at][..] {
                     // What is not worth it is the same in both.
