@@ -60,7 +60,7 @@ def ticker(rng):
         change = price - opening[name]
         yield {"type": "quote", "seq": sequence, "symbol": name, "bid": round(price - spread / 2, digits), "bid_size": rng.randint(1, 90) * 50,
                "ask": round(price + spread / 2, digits), "ask_size": rng.randint(1, 90) * 50, "last": round(price, digits), "last_size": size,
-               "volume": volumes[name], "change": round(change, digits), "change_pct": round(change / opening[name] * 100, 2), "ts": now}
+               "volume": volumes[name], "change": round(change, digits) + 0.0, "change_pct": round(change / opening[name] * 100, 2) + 0.0, "ts": now}
 
 
 for kind in chat, ticker:
