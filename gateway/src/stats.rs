@@ -50,6 +50,36 @@ pub struct TlsHandshakes {
     pub plaintext: u64,
 }
 
+/// Messages given to a deflater since start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Deflated {
+    /// Compressed.
+    pub messages: u64,
+    /// Left plain: they would not have been smaller by an eighth.
+    pub left_plain: u64,
+    /// Bytes of frames before, of those that were compressed,
+    pub plain_bytes: u64,
+    /// and after.
+    pub deflated_bytes: u64,
+}
+
+/// Compressed messages of clients since start.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Inflated {
+    /// Inflated.
+    pub messages: u64,
+    /// Bytes of payload before, of those that were inflated,
+    pub deflated_bytes: u64,
+    /// and after.
+    pub plain_bytes: u64,
+    /// Given up: larger than a message may be.
+    pub too_big: u64,
+    /// Given up: they grew like a bomb.
+    pub too_far: u64,
+    /// Given up: not DEFLATE.
+    pub invalid: u64,
+}
+
 /// Counters and gauges of one shard.
 #[derive(Clone, Debug, Default)]
 pub struct ShardStats {
@@ -95,6 +125,12 @@ pub struct ShardStats {
     pub token_checks_deferred: u64,
     /// Frames that broke the WebSocket or client protocol.
     pub frames_invalid: u64,
+    /// Publications compressed as a home, a rendition each.
+    pub deflated_publications: Deflated,
+    /// Replies, and whatever else is for one client alone, compressed.
+    pub deflated_replies: Deflated,
+    /// What clients sent compressed.
+    pub inflated: Inflated,
     /// Bytes of log chunks.
     pub log_bytes: u64,
     /// Bytes of history records.

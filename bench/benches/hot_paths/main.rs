@@ -8,6 +8,7 @@ mod baseline;
 mod callgrind;
 mod clock;
 mod codec;
+mod compression;
 mod mask;
 mod room;
 mod shard;
@@ -81,6 +82,10 @@ struct Arguments {
     /// Count instructions and make them the baseline
     #[arg(long, conflicts_with = "instructions")]
     renew: bool,
+    /// What compression saves and costs on the samples, once for a room and for each connection; only samples that have the
+    /// filter in their name
+    #[arg(long, conflicts_with_all = ["instructions", "renew"])]
+    compression: bool,
     /// Run one bench as callgrind is to see it
     #[arg(long, hide = true, value_name = "NAME")]
     counted: Option<String>,
@@ -93,6 +98,10 @@ fn main() -> ExitCode {
     let arguments = Arguments::parse();
     let outcome = match &arguments.counted {
         Some(name) => callgrind::run_counted(find(name)).map(|()| ExitCode::SUCCESS),
+        None if arguments.compression => {
+            compression::tell(arguments.filter.as_deref().unwrap_or_default());
+            Ok(ExitCode::SUCCESS)
+        }
         None => run(&arguments),
     };
     outcome.unwrap_or_else(|error| {

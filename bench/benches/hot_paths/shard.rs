@@ -8,9 +8,10 @@ use ringway::config::source::Origins;
 use ringway::config::{Config, Machine, Modes};
 use ringway::hub::Keys;
 use ringway::hub::links::Links;
+use ringway::hub::message::Message;
 use ringway::ids::{Now, ShardId, Token};
 use ringway::limit::Handshakes;
-use ringway::mailbox::{Waker, pair};
+use ringway::mailbox::{Inbox, Outbox, Waker, pair};
 use ringway::protocol::centrifuge::client::{ClientPush, ReplyKind};
 use ringway::protocol::centrifuge::{Encoding, client};
 use ringway::protocol::websocket::Opcode;
@@ -32,27 +33,27 @@ pub const KEYS: Keys = Keys {
     shards: 1,
 };
 const SLOTS: u32 = 1088;
-const MEMBERS: u32 = 1000;
+pub const MEMBERS: u32 = 1000;
 /// The one who publishes, and whose bytes are read.
-const FIRST: u32 = 0;
+pub const FIRST: u32 = 0;
 /// As many who come, join, leave or go in one run.
 const MOVERS: Range<u32> = FIRST..64;
 const DATA: &[u8] = br#"{"id":1234567,"text":"The quick brown fox jumps over the lazy dog, and back again.","at":1764088000}"#;
 
 /// The defaults, on one shard, and everybody may do everything.
 pub fn config() -> Arc<Config> {
+    configured(Raw::default())
+}
+
+/// The same but for what `raw` says.
+pub fn configured(raw: Raw) -> Arc<Config> {
     let machine = Machine {
         host_name: "bench".into(),
         cores: vec![0],
         open_files: u64::from(SLOTS),
     };
-    let checked = check(
-        Raw::default(),
-        &Origins::default(),
-        Modes::default(),
-        &machine,
-    );
-    let mut config = checked.expect("the defaults are valid");
+    let checked = check(raw, &Origins::default(), Modes::default(), &machine);
+    let mut config = checked.expect("a valid configuration");
     config.client.insecure = true;
     // All clients have one address.
     config.client_limits.address_handshakes = 0;
@@ -61,24 +62,31 @@ pub fn config() -> Arc<Config> {
 
 /// Those of the only shard.
 pub fn links() -> Links {
-    let (to_control, _) = pair(64, Waker::none());
-    let (_, from_control) = pair(64, Waker::none());
-    Links::new(
+    links_with_control().0
+}
+
+/// The same, and the control thread's ends.
+pub fn links_with_control() -> (Links, Outbox<Message>, Inbox<Message>) {
+    let (to_control, heard) = pair(64, Waker::none());
+    let (said, from_control) = pair(64, Waker::none());
+    let links = Links::new(
         ShardId(0),
         vec![None, Some(to_control)],
         vec![None, Some(from_control)],
-    )
+    );
+    (links, said, heard)
 }
 
+/// The reactor.
 #[derive(Default)]
-struct Scripted {
+pub struct Scripted {
     events: Vec<Event>,
     /// By [`BufferId`].
     buffers: Vec<Vec<u8>>,
-    sends: u64,
+    pub sends: u64,
     bytes: u64,
     /// What the first client was sent, while it is looked at.
-    kept: Option<Vec<u8>>,
+    pub kept: Option<Vec<u8>>,
 }
 
 impl Reactor for Scripted {
@@ -140,14 +148,15 @@ fn frame(write: impl FnOnce(&mut Vec<u8>)) -> Vec<u8> {
     frame
 }
 
-fn upgrade() -> Vec<u8> {
+/// With more header lines.
+fn upgrade(more_lines: &str) -> Vec<u8> {
     let mut request = Vec::new();
     write_upgrade_request(
         &mut request,
         "/connection/websocket",
         "localhost",
         "dGhlIHNhbXBsZSBub25jZQ==",
-        "",
+        more_lines,
     );
     request
 }
@@ -156,7 +165,7 @@ fn connect() -> Vec<u8> {
     frame(|out| client::connect(out, Encoding::Json, 1, &client::Connect::default()))
 }
 
-fn subscribe() -> Vec<u8> {
+pub fn subscribe() -> Vec<u8> {
     let request = client::Subscribe {
         channel: "room",
         ..client::Subscribe::default()
@@ -169,13 +178,13 @@ fn unsubscribe() -> Vec<u8> {
 }
 
 /// What happens to some connections at once, before `ticks` ticks.
-struct Step {
+pub struct Step {
     slots: Range<u32>,
     act: Act,
     ticks: u32,
 }
 
-enum Act {
+pub enum Act {
     Accept,
     Receive(Vec<u8>),
     End,
@@ -184,23 +193,47 @@ enum Act {
 /// Enough to send something to everybody, a flush a tick.
 const TICKS: u32 = MEMBERS / FLUSH_MAX as u32 + 2;
 
-fn step(slots: Range<u32>, act: Act) -> Step {
+pub fn step(slots: Range<u32>, act: Act) -> Step {
     let ticks = TICKS;
     Step { slots, act, ticks }
 }
 
 /// Up to the connect.
 fn arrival(slots: Range<u32>) -> Vec<Step> {
+    arrival_with(slots, "")
+}
+
+/// The same, with more header lines in the upgrade.
+pub fn arrival_with(slots: Range<u32>, more_lines: &str) -> Vec<Step> {
     vec![
         step(slots.clone(), Act::Accept),
-        step(slots.clone(), Act::Receive(upgrade())),
+        step(slots.clone(), Act::Receive(upgrade(more_lines))),
         step(slots, Act::Receive(connect())),
     ]
 }
 
+/// A shard that is ticked by hand.
+pub fn shard(config: Arc<Config>, links: Links) -> Shard<Scripted> {
+    Shard::new(Setup {
+        id: ShardId(0),
+        config,
+        reactor: Scripted::default(),
+        links,
+        sleeper: Waker::none().sleeper(),
+        keys: KEYS,
+        permits: Permits::of_node(0, 1).remove(0),
+        handshakes: Handshakes::of_node(0, Duration::ZERO, 1).remove(0),
+        sends_per_flush: FLUSH_MAX,
+        check_nanos: 300_000,
+        seed: 7,
+        epoch: "e".into(),
+        acceptor: None,
+    })
+}
+
 /// A shard and the steps of a run.
-struct Script {
-    shard: Shard<Scripted>,
+pub struct Script {
+    pub shard: Shard<Scripted>,
     steps: Vec<Step>,
     /// The steps as events, made anew for each run: bytes are unmasked in place, and each life has its own token.
     turns: Vec<(Vec<Event>, u32)>,
@@ -267,6 +300,21 @@ pub fn come_and_go() -> Box<dyn Work> {
 }
 
 impl Script {
+    /// A shard after the steps that open its room, and nothing to run yet.
+    pub fn opened(shard: Shard<Scripted>, room: Vec<Step>) -> Self {
+        let mut script = Self {
+            shard,
+            steps: room,
+            turns: Vec::new(),
+            generations: vec![0; SLOTS as usize],
+            operations: 0,
+            expected: (0, 0, Footprint::default()),
+        };
+        script.prepare();
+        script.run();
+        script
+    }
+
     /// `look` is given what the first client reads in the first run.
     fn new(
         room: Vec<Step>,
@@ -274,30 +322,8 @@ impl Script {
         operations: u32,
         look: impl FnOnce(&[ReplyKind<'_>]),
     ) -> Self {
-        let mut script = Self {
-            shard: Shard::new(Setup {
-                id: ShardId(0),
-                config: config(),
-                reactor: Scripted::default(),
-                links: links(),
-                sleeper: Waker::none().sleeper(),
-                keys: KEYS,
-                permits: Permits::of_node(0, 1).remove(0),
-                handshakes: Handshakes::of_node(0, Duration::ZERO, 1).remove(0),
-                sends_per_flush: FLUSH_MAX,
-                check_nanos: 300_000,
-                seed: 7,
-                epoch: "e".into(),
-                acceptor: None,
-            }),
-            steps: room,
-            turns: Vec::new(),
-            generations: vec![0; SLOTS as usize],
-            operations,
-            expected: (0, 0, Footprint::default()),
-        };
-        script.prepare();
-        script.run();
+        let mut script = Self::opened(shard(config(), links()), room);
+        script.operations = operations;
         script.steps = steps;
         script.shard.reactor_mut().kept = Some(Vec::new());
         script.prepare();

@@ -41,13 +41,13 @@ impl FanoutArgs {
             Some(rate) => Load::Open { rate },
             None => Load::Closed { in_flight },
         };
-        let PublicationArgs { publishers, size } = self.publications;
-        let rooms = self.rooms.rooms(publishers, size, load)?;
+        let body = self.publications.body()?;
+        let rooms = self.rooms.rooms(self.publications.publishers, body, load)?;
         let common = self.rooms.common;
         let sockets = rooms.members.min(limit::MOST_MEMBERS);
         let bare = self
             .limit
-            .then(|| bare_plan(&self.bare, &common, sockets, size, in_flight))
+            .then(|| bare_plan(&self.bare, &common, sockets, body.typical(), in_flight))
             .transpose()?;
         let plan = fanout::Plan {
             rooms,

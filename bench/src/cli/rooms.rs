@@ -9,7 +9,7 @@ use clap::{Args, ValueEnum};
 
 use super::server::{PlaceArgs, ServerArgs};
 use super::{BareArgs, CommonArgs, Failure, PhaseArgs, bare_plan, conclude, demand, seconds};
-use crate::client::payload;
+use crate::client::payload::{self, Body};
 use crate::report::Report;
 use crate::scenario::{
     Load, Publishers, Rooms, Server, churn, echo, limit, mixed, recover, slow, storm,
@@ -28,8 +28,8 @@ pub struct RoomsArgs {
 }
 
 impl RoomsArgs {
-    /// The rooms with publications of `size` bytes, checked.
-    pub fn rooms(&self, publishers: usize, size: usize, load: Load) -> Result<Rooms, Failure> {
+    /// The rooms with such publications, checked.
+    pub fn rooms(&self, publishers: usize, body: Body, load: Load) -> Result<Rooms, Failure> {
         let server = self.server.server()?;
         demand(
             self.members >= server.channels,
@@ -37,13 +37,19 @@ impl RoomsArgs {
         )?;
         self.common.demand_share(self.members)?;
         demand(publishers > 0, "somebody has to publish")?;
-        demand_size(size)?;
+        match body {
+            Body::Size(size) => demand_size(size)?,
+            Body::Sample(_) => demand(
+                server.manners.protocol.name() != "raw",
+                "a sample is for the Centrifuge protocol: raw ones have a JSON string as {data}",
+            )?,
+        }
         demand_load(load)?;
         Ok(Rooms {
             server,
             members: self.members,
             publishers: Publishers::Apart(publishers),
-            size,
+            body,
             load,
             cores: self.common.cores.clone(),
         })
@@ -58,7 +64,23 @@ pub struct PublicationArgs {
     pub publishers: usize,
     /// Bytes of a publication's data.
     #[arg(long, default_value_t = 100)]
-    pub size: usize,
+    size: usize,
+    /// Publish the lines of this file in turn, a JSON value each, beside some 70 B of proof.
+    #[arg(long, value_name = "FILE", conflicts_with = "size")]
+    sample: Option<PathBuf>,
+}
+
+impl PublicationArgs {
+    /// A publication's data.
+    pub fn body(&self) -> Result<Body, Failure> {
+        let Some(file) = &self.sample else {
+            return Ok(Body::Size(self.size));
+        };
+        let name = file.display();
+        let text =
+            fs::read_to_string(file).map_err(|error| Failure::Usage(format!("{name}: {error}")))?;
+        Body::sample(text).map_err(|words| Failure::Usage(format!("{name}: {words}")))
+    }
 }
 
 // The same by timetable, for a while.
@@ -76,8 +98,9 @@ pub struct TimetableArgs {
 impl TimetableArgs {
     /// The rooms with these publications, checked.
     pub fn rooms(&self, rooms: &RoomsArgs) -> Result<Rooms, Failure> {
-        let PublicationArgs { publishers, size } = self.publications;
-        rooms.rooms(publishers, size, Load::Open { rate: self.rate })
+        let body = self.publications.body()?;
+        let load = Load::Open { rate: self.rate };
+        rooms.rooms(self.publications.publishers, body, load)
     }
 }
 
@@ -176,7 +199,7 @@ impl EchoArgs {
                 server,
                 members: self.connections,
                 publishers: Publishers::Members,
-                size: self.size,
+                body: Body::Size(self.size),
                 load,
                 cores: self.common.cores.clone(),
             },
@@ -238,7 +261,7 @@ struct ComebackArgs {
 impl StormArgs {
     /// Runs it.
     pub fn run(self) -> Result<Report, Failure> {
-        let mut rooms = self.rooms.rooms(1, storm::SIZE, Load::Silent)?;
+        let mut rooms = self.rooms.rooms(1, Body::Size(storm::SIZE), Load::Silent)?;
         demand(
             self.rounds > 0 && self.comeback.at_once > 0,
             "rounds and at-once begin at 1",
@@ -380,7 +403,7 @@ pub struct RecoverArgs {
 impl RecoverArgs {
     /// Runs it.
     pub fn run(self) -> Result<Report, Failure> {
-        let mut rooms = self.rooms.rooms(1, self.size, Load::Silent)?;
+        let mut rooms = self.rooms.rooms(1, Body::Size(self.size), Load::Silent)?;
         demand(
             self.missed > 0 && self.offsets > 0 && self.comeback.at_once > 0 && self.rounds > 0,
             "missed, offsets, at-once and rounds begin at 1",

@@ -44,12 +44,17 @@ pub struct PlaceArgs {
     pub query: Vec<String>,
     #[command(flatten)]
     tls: tls::Wish,
+    /// Offer permessage-deflate without context takeover; a server that declines it fails the run. Nothing is compressed that
+    /// is sent.
+    #[arg(long)]
+    pub deflate: bool,
 }
 
 impl PlaceArgs {
     /// The target of `url` with the headers and the query.
     pub fn target(&self, url: &str) -> Result<Target, Failure> {
         let mut target = Target::parse(url, &self.tls).map_err(Failure::Usage)?;
+        target.deflate = self.deflate;
         self.query.iter().for_each(|pair| target.add_query(pair));
         for line in &self.header {
             target.add_header(line).map_err(Failure::Usage)?;

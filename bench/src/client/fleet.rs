@@ -13,6 +13,7 @@ use super::centrifuge::{Position, Wish};
 use super::credentials::Credentials;
 use super::frames::{self, Deframer, Opcode};
 use super::handshake::{self, SocketLimits, Target};
+use super::inflate::Inflater;
 use super::ledger::Faults;
 use super::protocol::Protocol;
 use super::ring::{Event, Ring, RingSize};
@@ -134,6 +135,7 @@ pub struct Fleet<'a> {
     errands: Vec<Errand>,
     /// Of what is sealed and opened.
     scratch: Vec<u8>,
+    inflater: Inflater,
     opening: usize,
     open: usize,
     pings: u64,
@@ -158,6 +160,7 @@ impl<'a> Fleet<'a> {
             channel_of: Box::new(channel_of),
             errands: Vec::new(),
             scratch: Vec::new(),
+            inflater: Inflater::default(),
             opening: 0,
             open: 0,
             pings: 0,
@@ -274,6 +277,8 @@ impl<'a> Fleet<'a> {
                 share: self.share,
                 protocol: &self.manners.protocol,
                 scratch: &mut self.scratch,
+                deflate: self.manners.target.deflate,
+                inflater: &mut self.inflater,
                 connections: &mut self.connections,
                 faults: &mut self.faults,
                 errands: &mut self.errands,

@@ -11,6 +11,8 @@ const LONGEST_HEAD: usize = 10;
 pub enum Frame<'a> {
     /// Text or binary.
     Data(&'a [u8]),
+    /// The same, compressed.
+    Deflated(&'a [u8]),
     /// A ping; its payload must come back.
     Ping(&'a [u8]),
     /// A pong nobody asked for.
@@ -22,7 +24,7 @@ pub enum Frame<'a> {
 /// What a server may not send, or this harness does not read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum FrameFault {
-    /// Reserved bits without an extension: none was offered.
+    /// Reserved bits without an extension that gives them a meaning.
     Reserved,
     /// A masked frame from a server.
     Masked,
@@ -47,6 +49,8 @@ impl fmt::Display for FrameFault {
 #[derive(Debug, Default)]
 pub struct Deframer {
     cut: Vec<u8>,
+    /// permessage-deflate was agreed.
+    pub deflate: bool,
 }
 
 impl Deframer {
@@ -64,11 +68,11 @@ impl Deframer {
                 Some(rest) => rest,
                 None => return Ok(()),
             };
-            let (frame, _) = split(&self.cut)?.expect("a completed frame");
+            let (frame, _) = split(&self.cut, self.deflate)?.expect("a completed frame");
             on(frame);
             self.cut.clear();
         }
-        while let Some((frame, len)) = split(bytes)? {
+        while let Some((frame, len)) = split(bytes, self.deflate)? {
             on(frame);
             bytes = &bytes[len..];
         }
@@ -79,7 +83,7 @@ impl Deframer {
     /// Moves bytes behind the cut frame until it is whole; the rest of them, or none when it is not yet.
     fn complete<'a>(&mut self, mut bytes: &'a [u8]) -> Result<Option<&'a [u8]>, FrameFault> {
         let len = loop {
-            match head(&self.cut)? {
+            match head(&self.cut, self.deflate)? {
                 Some(head) => break head.payload_at + head.payload_len,
                 None => match bytes.split_first() {
                     Some((first, rest)) => {
@@ -98,15 +102,18 @@ impl Deframer {
 
 struct Head {
     opcode: u8,
+    deflated: bool,
     payload_at: usize,
     payload_len: usize,
 }
 
-fn head(bytes: &[u8]) -> Result<Option<Head>, FrameFault> {
+fn head(bytes: &[u8], deflate: bool) -> Result<Option<Head>, FrameFault> {
     let &[first, second, ..] = bytes else {
         return Ok(None);
     };
-    if first & 0x70 != 0 {
+    // Control frames never are (RFC 7692 section 6.1).
+    let deflated = deflate && first & 0x78 == 0x40;
+    if first & 0x70 != 0 && !deflated {
         return Err(FrameFault::Reserved);
     }
     if second & 0x80 != 0 {
@@ -132,14 +139,15 @@ fn head(bytes: &[u8]) -> Result<Option<Head>, FrameFault> {
     };
     Ok(Some(Head {
         opcode,
+        deflated,
         payload_at,
         payload_len,
     }))
 }
 
 /// The first frame and its whole length, or none when it is not all there.
-fn split(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, FrameFault> {
-    let Some(head) = head(bytes)? else {
+fn split(bytes: &[u8], deflate: bool) -> Result<Option<(Frame<'_>, usize)>, FrameFault> {
+    let Some(head) = head(bytes, deflate)? else {
         return Ok(None);
     };
     let end = head.payload_at + head.payload_len;
@@ -147,6 +155,7 @@ fn split(bytes: &[u8]) -> Result<Option<(Frame<'_>, usize)>, FrameFault> {
         return Ok(None);
     };
     let frame = match head.opcode {
+        0x1 | 0x2 if head.deflated => Frame::Deflated(payload),
         0x1 | 0x2 => Frame::Data(payload),
         0x8 => Frame::Close(match payload {
             [high, low, ..] => u16::from_be_bytes([*high, *low]),
@@ -235,6 +244,21 @@ mod tests {
             .walk(&stream, |frame| got.push(format!("{frame:?}")))
             .unwrap();
         assert_eq!(got, ["Ping([120])", "Pong", "Close(3001)", "Close(1005)"]);
+    }
+
+    #[test]
+    fn takes_compressed_data_where_it_was_agreed_and_nothing_else() {
+        let walk = |bytes: &[u8]| {
+            let (mut deframer, mut got) = (Deframer::default(), Vec::new());
+            deframer.deflate = true;
+            let walked = deframer.walk(bytes, |frame| got.push(format!("{frame:?}")));
+            walked.map(|()| got)
+        };
+        let got = walk(&[0xc1, 1, 0, 0x81, 0, 0xc2, 1, 0]).unwrap();
+        assert_eq!(got, ["Deflated([0])", "Data([])", "Deflated([0])"]);
+        for wrong in [0xc9, 0xe1, 0xd1, 0xa1] {
+            assert_eq!(walk(&[wrong, 0]), Err(FrameFault::Reserved), "{wrong:#x}");
+        }
     }
 
     #[test]

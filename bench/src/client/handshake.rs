@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use socket2::{Domain, Socket, Type};
 
+use super::inflate;
 use super::protocol::Protocol;
 use super::tls;
 
@@ -29,6 +30,8 @@ pub struct Target {
     path: String,
     /// Header lines beyond those of every upgrade, each with its end of line.
     headers: String,
+    /// permessage-deflate is offered, and has to be agreed to.
+    pub deflate: bool,
 }
 
 impl Target {
@@ -65,6 +68,7 @@ impl Target {
             host: authority.to_owned(),
             path: path.to_owned(),
             headers: String::new(),
+            deflate: false,
         })
     }
 
@@ -97,6 +101,9 @@ impl Target {
         );
         if let Some(subprotocol) = subprotocol {
             request += &format!("Sec-WebSocket-Protocol: {subprotocol}\r\n");
+        }
+        if self.deflate {
+            request += &format!("Sec-WebSocket-Extensions: {}\r\n", inflate::OFFER);
         }
         request += "\r\n";
         request.into_bytes()
@@ -161,11 +168,16 @@ fn source(thread: usize, index: usize) -> IpAddr {
     IpAddr::V4(Ipv4Addr::from(u32::from(first) + number))
 }
 
-/// Looks for the end of the answer in what has arrived: its length, or none when it is not all there.
+/// Looks for the end of the answer in what has arrived: its length, or none when it is not all there. `deflate`:
+/// permessage-deflate was offered.
 ///
 /// # Errors
 /// The status line, or what is missing.
-pub fn answer_length(bytes: &[u8], protocol: &Protocol) -> Result<Option<usize>, String> {
+pub fn answer_length(
+    bytes: &[u8],
+    protocol: &Protocol,
+    deflate: bool,
+) -> Result<Option<usize>, String> {
     let Some(at) = memchr::memmem::find(bytes, b"\r\n\r\n") else {
         return match bytes.len() {
             ..16_384 => Ok(None),
@@ -195,12 +207,16 @@ pub fn answer_length(bytes: &[u8], protocol: &Protocol) -> Result<Option<usize>,
             protocol.subprotocol()
         ));
     }
-    if let Some(extensions) = value("sec-websocket-extensions") {
-        return Err(format!(
+    match (deflate, value("sec-websocket-extensions")) {
+        (false, None) => Ok(Some(at + 4)),
+        (false, Some(extensions)) => Err(format!(
             "no extension was offered, the server took `{extensions}`"
-        ));
+        )),
+        (true, Some(extensions)) if inflate::is_agreed(extensions) => Ok(Some(at + 4)),
+        (true, extensions) => Err(format!(
+            "the server did not agree to permessage-deflate without context takeover: {extensions:?}"
+        )),
     }
-    Ok(Some(at + 4))
 }
 
 #[cfg(test)]
@@ -263,14 +279,33 @@ mod tests {
         let json = Protocol::Centrifuge(Encoding::Json);
         let protobuf = Protocol::Centrifuge(Encoding::Protobuf);
         assert_eq!(
-            answer_length(right.as_bytes(), &json),
+            answer_length(right.as_bytes(), &json, false),
             Ok(Some(right.len() - 4))
         );
-        assert_eq!(answer_length(&right.as_bytes()[..40], &json), Ok(None));
-        assert!(answer_length(right.as_bytes(), &protobuf).is_err());
-        assert!(answer_length(b"HTTP/1.1 503 Service Unavailable\r\n\r\n", &json).is_err());
-        assert!(
-            answer_length(b"HTTP/1.1 101 Ok\r\nSec-WebSocket-Accept: x\r\n\r\n", &json).is_err()
+        assert_eq!(
+            answer_length(&right.as_bytes()[..40], &json, false),
+            Ok(None)
         );
+        assert!(answer_length(right.as_bytes(), &protobuf, false).is_err());
+        assert!(answer_length(b"HTTP/1.1 503 Service Unavailable\r\n\r\n", &json, false).is_err());
+        assert!(
+            answer_length(
+                b"HTTP/1.1 101 Ok\r\nSec-WebSocket-Accept: x\r\n\r\n",
+                &json,
+                false
+            )
+            .is_err()
+        );
+        // An extension only if it was offered, and then it has to be taken.
+        let took = right.replace(
+            "\r\n\r\n",
+            "\r\nSec-WebSocket-Extensions: permessage-deflate; server_no_context_takeover\r\n\r\n",
+        );
+        assert!(answer_length(took.as_bytes(), &json, false).is_err());
+        assert_eq!(
+            answer_length(took.as_bytes(), &json, true),
+            Ok(Some(took.len() - 4))
+        );
+        assert!(answer_length(right.as_bytes(), &json, true).is_err());
     }
 }

@@ -7,6 +7,7 @@ pub mod credentials;
 pub mod fleet;
 pub mod frames;
 pub mod handshake;
+pub mod inflate;
 pub mod ledger;
 pub mod payload;
 pub mod protocol;

@@ -1,6 +1,7 @@
 //! The body of a publication: who, where, which, when, and a checksum over all of it.
 //!
-//! It is a JSON string of exactly the asked size, so it passes through either encoding untouched:
+//! It is a JSON string of exactly the asked size, or two of them around a value of a sample, so it passes through either
+//! encoding untouched:
 //!
 //! | bytes | what |
 //! | --- | --- |
@@ -9,9 +10,11 @@
 //! | 8 | channel, hex |
 //! | 8 | sequence in the channel, hex |
 //! | 16 | when it was due, nanoseconds of the run's clock, hex |
-//! | n | filler that depends on the sequence |
+//! | n | filler that depends on the sequence; or `",`, a line of the sample, and `,"` |
 //! | 16 | checksum of everything before it, hex |
 //! | 1 | `"` |
+//!
+//! With a sample `[` and `]` stand around it on the way there and back.
 
 /// The smallest size there is.
 pub const SMALLEST: usize = 62;
@@ -41,14 +44,124 @@ pub struct Stamp {
     pub due_ns: u64,
 }
 
-/// Writes a body of `size` bytes (at least [`SMALLEST`]) over what `out` held.
-pub fn write(out: &mut Vec<u8>, size: usize, stamp: Stamp) {
-    debug_assert!(size >= SMALLEST);
-    out.clear();
+/// What a body holds beside its stamp.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Body {
+    /// Digits that fill it up to so many bytes, at least [`SMALLEST`].
+    Size(usize),
+    /// The lines of a sample in turn, a JSON value each. Not none.
+    Sample(&'static [&'static [u8]]),
+}
+
+impl Body {
+    /// Reads a sample, a JSON value a line; it is kept as long as the process lives.
+    ///
+    /// # Errors
+    /// One line that says what is wrong with it.
+    pub fn sample(text: String) -> Result<Self, String> {
+        let text: &'static str = text.leak();
+        for (number, line) in (1..).zip(text.lines()) {
+            let read = serde_json::from_str::<serde::de::IgnoredAny>(line);
+            read.map_err(|e| format!("line {number} is not JSON: {e}"))?;
+        }
+        let lines: Vec<&[u8]> = text.lines().map(str::as_bytes).collect();
+        match lines.is_empty() {
+            true => Err("it is empty".to_owned()),
+            false => Ok(Self::Sample(lines.leak())),
+        }
+    }
+
+    /// The size of the smallest one.
+    pub fn smallest(self) -> usize {
+        match self {
+            Self::Size(size) => size,
+            Self::Sample(lines) => {
+                SMALLEST + AROUND + lines.iter().map(|l| l.len()).min().unwrap_or(0)
+            }
+        }
+    }
+
+    /// What is published, in bytes: of a sample the mean.
+    pub fn typical(self) -> usize {
+        match self {
+            Self::Size(size) => size,
+            Self::Sample(lines) => {
+                let all: usize = lines.iter().map(|line| line.len()).sum();
+                PROOF + all / lines.len()
+            }
+        }
+    }
+
+    /// In words, for the report.
+    pub fn words(self) -> String {
+        match self {
+            Self::Size(size) => format!("{size} B"),
+            Self::Sample(lines) => {
+                let (count, typical) = (lines.len(), self.typical());
+                format!(
+                    "{typical} B on average, of it {PROOF} B of proof beside {count} lines of a sample in turn"
+                )
+            }
+        }
+    }
+
+    /// What is published with this stamp, over what `out` held.
+    pub fn write(self, out: &mut Vec<u8>, stamp: Stamp) {
+        match self {
+            Self::Size(size) => write(out, size, stamp),
+            Self::Sample(lines) => {
+                out.clear();
+                out.push(b'[');
+                put_stamp(out, stamp);
+                out.extend_from_slice(b"\",");
+                out.extend_from_slice(line_of(lines, stamp.sequence));
+                out.extend_from_slice(b",\"");
+                let sum = checksum(&out[1..]);
+                out.extend_from_slice(&hex16(sum));
+                out.extend_from_slice(b"\"]");
+            }
+        }
+    }
+
+    /// Reads the body at the start of `bytes`, and what stands behind it; none when a bit of it is wrong.
+    pub fn read(self, bytes: &[u8]) -> Option<(Stamp, &[u8])> {
+        let size = match self {
+            Self::Size(size) => size,
+            Self::Sample(lines) => {
+                let sequence = unhex8(bytes.get(SEQUENCE_AT..DUE_AT)?);
+                // If that is wrong, so is the checksum.
+                SMALLEST + AROUND + line_of(lines, sequence).len()
+            }
+        };
+        let stamp = read(bytes, size)?;
+        match self {
+            Self::Size(_) => Some((stamp, &bytes[size..])),
+            Self::Sample(_) => Some((stamp, bytes[size..].strip_prefix(b"]")?)),
+        }
+    }
+}
+
+/// What ends the first string, and begins the second.
+const AROUND: usize = 4;
+/// What is published beside a line of a sample.
+const PROOF: usize = SMALLEST + AROUND + 2;
+
+fn line_of(lines: &'static [&'static [u8]], sequence: u32) -> &'static [u8] {
+    lines[sequence as usize % lines.len()]
+}
+
+fn put_stamp(out: &mut Vec<u8>, stamp: Stamp) {
     out.extend_from_slice(MARKER);
     out.extend_from_slice(&stamp.origin.0);
     out.extend_from_slice(&hex16(u64::from(stamp.sequence))[8..]);
     out.extend_from_slice(&hex16(stamp.due_ns));
+}
+
+/// Writes a body of `size` bytes (at least [`SMALLEST`]) over what `out` held.
+fn write(out: &mut Vec<u8>, size: usize, stamp: Stamp) {
+    debug_assert!(size >= SMALLEST);
+    out.clear();
+    put_stamp(out, stamp);
     let mut state = u64::from(stamp.sequence) ^ SEEDS[0];
     while out.len() < size - CHECKSUM_TAIL {
         state = mix(state, SEEDS[1]);
@@ -70,7 +183,7 @@ pub fn find(reply: &[u8], hint: usize) -> Option<usize> {
 }
 
 /// Reads the body of `size` bytes at the start of `bytes`; none when a bit of it is wrong.
-pub fn read(bytes: &[u8], size: usize) -> Option<Stamp> {
+fn read(bytes: &[u8], size: usize) -> Option<Stamp> {
     let body = bytes.get(..size)?;
     let (signed, tail) = body.split_at(size - CHECKSUM_TAIL);
     if tail[..16] != hex16(checksum(signed)) || tail[16] != b'"' {
@@ -92,7 +205,7 @@ const SEEDS: [u64; 4] = [
 ];
 
 /// A fast keyless hash for catching accidents, two lanes of 16 bytes.
-fn checksum(bytes: &[u8]) -> u64 {
+pub fn checksum(bytes: &[u8]) -> u64 {
     let (mut a, mut b) = (SEEDS[0] ^ bytes.len() as u64, SEEDS[1]);
     let mut blocks = bytes.chunks_exact(32);
     for block in &mut blocks {
@@ -187,6 +300,35 @@ mod tests {
             assert_eq!(read(&body, 128), None, "bit {bit}");
             body[bit / 8] ^= 1 << (bit % 8);
         }
+    }
+
+    #[test]
+    fn a_sample_goes_line_by_line_and_any_flipped_bit_of_it_is_noticed() {
+        let sample = Body::sample("{\"a\":1}\n[]\n\"~rwb\"\n".to_owned()).unwrap();
+        let mut out = Vec::new();
+        for sequence in 0..7 {
+            sample.write(&mut out, stamp(sequence));
+            let value: serde_json::Value = serde_json::from_slice(&out).unwrap();
+            assert_eq!(
+                value[1].to_string(),
+                ["{\"a\":1}", "[]", "\"~rwb\""][sequence as usize % 3]
+            );
+            assert!(out.len() >= sample.smallest());
+            out.extend_from_slice(b"}}rest");
+            let at = find(&out, 0).unwrap();
+            assert_eq!(
+                sample.read(&out[at..]),
+                Some((stamp(sequence), &b"}}rest"[..]))
+            );
+            // From behind the `[` to the `]`.
+            for bit in 8..(out.len() - 6) * 8 {
+                out[bit / 8] ^= 1 << (bit % 8);
+                assert_eq!(sample.read(&out[1..]), None, "bit {bit}");
+                out[bit / 8] ^= 1 << (bit % 8);
+            }
+        }
+        assert!(Body::sample("{}\n{\n".to_owned()).is_err());
+        assert!(Body::sample(String::new()).is_err());
     }
 
     #[test]

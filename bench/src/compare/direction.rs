@@ -17,6 +17,7 @@ const TABLE: &[(&str, Direction)] = &[
     // fanout
     ("deliveries_per_second", HigherIsBetter),
     ("publications_per_second", HigherIsBetter),
+    ("bytes_per_delivery", LowerIsBetter),
     ("server_ns_per_delivery", LowerIsBetter),
     ("server_cpu", Neither),
     ("server_pss", LowerIsBetter),

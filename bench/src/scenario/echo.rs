@@ -38,9 +38,9 @@ pub fn run(plan: &Plan, report: &mut Report) -> io::Result<()> {
         load => load.words(),
     };
     let words = format!(
-        "{words}; {} connections, {} B{}",
+        "{words}; {} connections, {}{}",
         rooms.members,
-        rooms.size,
+        rooms.body.words(),
         words_of_threads(&rooms.cores)
     );
     measured.tell_verdict(&rooms.server, &words, report);

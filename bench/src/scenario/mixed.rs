@@ -8,6 +8,7 @@ use std::io;
 
 use serde::Deserialize;
 
+use crate::client::payload::{self, Body};
 use crate::report::Report;
 use crate::scenario::churn::Churn;
 use crate::scenario::slow::Readers;
@@ -69,7 +70,7 @@ impl Definition {
     /// What is wrong with it: an unknown key, a value that cannot be.
     pub fn parse(text: &str) -> Result<Self, String> {
         let definition: Self = toml::from_str(text).map_err(|e| e.to_string())?;
-        let smallest = crate::client::payload::SMALLEST;
+        let smallest = payload::SMALLEST;
         for group in &definition.groups {
             let name = &group.name;
             let wrong = |words: &str| Err(format!("group {name}: {words}"));
@@ -172,7 +173,7 @@ fn layout(group: &Group) -> traffic::Group {
     traffic::Group {
         members: group.connections,
         channels: group.channels,
-        size: group.size,
+        body: Body::Size(group.size),
         load: match group.rate {
             0.0 => Load::Silent,
             rate => Load::Open { rate },

@@ -3,6 +3,7 @@
 use std::io;
 
 use crate::client::fleet::Manners;
+use crate::client::payload::Body;
 
 pub mod churn;
 pub mod echo;
@@ -41,8 +42,8 @@ pub struct Rooms {
     /// Subscribers in all.
     pub members: usize,
     pub publishers: Publishers,
-    /// Bytes of a publication's data.
-    pub size: usize,
+    /// A publication's data.
+    pub body: Body,
     pub load: Load,
     /// The generator's: a thread each.
     pub cores: Vec<usize>,
@@ -53,7 +54,7 @@ impl Rooms {
         Group {
             members: self.members,
             channels: self.server.channels,
-            size: self.size,
+            body: self.body,
             load: self.load,
         }
     }
@@ -79,12 +80,13 @@ impl Rooms {
         let Self {
             members,
             server,
-            size,
+            body,
             ..
         } = self;
         format!(
-            "{members} members in {} channels, {size} B{}",
+            "{members} members in {} channels, {}{}",
             server.channels,
+            body.words(),
             words_of_threads(&self.cores)
         )
     }

@@ -15,6 +15,7 @@ use std::io;
 use std::time::{Duration, Instant};
 
 use crate::client::fleet::Stage;
+use crate::client::payload::Body;
 use crate::measure::histogram::{Spread, Times};
 use crate::measure::series::Phase;
 use crate::report::Report;
@@ -67,7 +68,7 @@ impl Plan {
         let beside = self.established.map(|established| Group {
             members: established.members,
             channels: 1,
-            size: SIZE,
+            body: Body::Size(SIZE),
             load: Load::Open {
                 rate: established.rate,
             },

@@ -19,7 +19,7 @@ mod room;
 
 use super::Server;
 use crate::client::fleet::{Fleet, rings};
-use crate::client::payload::{self, Stamp};
+use crate::client::payload::{Body, Stamp};
 use crate::client::share::Share;
 use crate::measure::cpu;
 use crate::measure::histogram::Times;
@@ -57,8 +57,8 @@ pub(crate) struct Group {
     pub(crate) members: usize,
     /// Members are spread evenly over them.
     pub(crate) channels: usize,
-    /// Bytes of a publication's data.
-    pub(crate) size: usize,
+    /// A publication's data.
+    pub(crate) body: Body,
     pub(crate) load: Load,
 }
 
@@ -483,7 +483,7 @@ impl<'a> Traffic<'a> {
             sequence: channel.published,
             due_ns,
         };
-        payload::write(&mut self.press.body, channel.size, stamp);
+        channel.body.write(&mut self.press.body, stamp);
         let frame =
             self.room
                 .protocol

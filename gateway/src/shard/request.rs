@@ -176,6 +176,9 @@ impl Core {
             .sum();
         s.homes = self.homes.len() as u64;
         s.publications = self.homes.publications;
+        s.deflated_publications = self.homes.deflated();
+        s.deflated_replies = self.deflater.done;
+        s.inflated = self.inflater.done;
         s.log_bytes = self.hub.pool.bytes_in_use();
         s.history_bytes = self.homes.history_bytes();
         s.users = self.users.online() as u64;

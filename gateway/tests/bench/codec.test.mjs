@@ -9,15 +9,18 @@ import { binary } from '../sdk/harness/gateway.mjs';
 import { within } from '../sdk/harness/wait.mjs';
 
 let server;
+let compressed = 0;
 let pongs = 0;
 let joined = 0;
 const wrong = [];
 before(async () => {
-  server = new WebSocketServer({ port: 0, host: '127.0.0.1' });
+  const perMessageDeflate = { threshold: 100, zlibDeflateOptions: { level: 6 } };
+  server = new WebSocketServer({ port: 0, host: '127.0.0.1', perMessageDeflate });
   await once(server, 'listening');
   const rooms = new Map();
   server.on('connection', (socket, request) => {
     const room = new URL(request.url, 'ws://x').pathname;
+    compressed += socket.extensions.includes('permessage-deflate');
     socket.on('error', (error) => {
       if (error.code?.startsWith('WS_ERR')) wrong.push(error.message);
     });
@@ -61,6 +64,14 @@ for (const size of [62, 125, 126, 65_535, 65_536]) {
       assert.ok(pongs > before);
     });
   }
+}
+
+for (const size of [62, 1000, 100_000]) {
+  test(`compressed echo of ${size} B`, async () => {
+    const before = compressed;
+    await bench('echo', '--target', `ws://127.0.0.1:${server.address().port}/echo`, '--connections', '3', '--size', String(size), '--deflate');
+    assert.equal(compressed - before, 3);
+  });
 }
 
 test('a room with a protocol of its own', async () => {

@@ -5,7 +5,8 @@ import { generateKeyPairSync } from 'node:crypto';
 import { mkdtemp, rm, writeFile } from 'node:fs/promises';
 import { availableParallelism, tmpdir } from 'node:os';
 import { join } from 'node:path';
-import { after, before, test } from 'node:test';
+import { after, before, describe, test } from 'node:test';
+import { fileURLToPath } from 'node:url';
 import { ALL, Gateway, HISTORY } from '../sdk/harness/gateway.mjs';
 import { SECRET } from '../sdk/harness/token.mjs';
 import { figuresOf, verified } from './run.mjs';
@@ -80,6 +81,35 @@ for (const protocol of ['json', 'protobuf']) {
     });
   }
 }
+
+describe('what is compressed', () => {
+  const samples = ['chat', 'ticker'].map((name) => fileURLToPath(new URL(`../../../bench/samples/${name}.jsonl`, import.meta.url)));
+  let compressing;
+  before(async () => {
+    compressing = await Gateway.start({ dev: true, rest: { channel: { without_namespace: { compress: true } } } });
+  });
+  after(() => compressing?.kill());
+
+  for (const sample of samples) {
+    for (const protocol of ['json', 'protobuf']) {
+      test(`is proved like all else, and is less: ${sample.split('/').at(-1)}, ${protocol}`, async () => {
+        const run = (...flags) => bench('fanout', '--target', compressing.url, '--protocol', protocol, '--channel-prefix', `deflate${runs}-`,
+          '--members', '100', '--channels', '2', '--in-flight', '4', '--sample', sample, ...short, ...flags);
+        const [plain, deflated] = [await run(), await run('--deflate')];
+        assert.ok(deflated.bytes_per_delivery < plain.bytes_per_delivery * 0.95, JSON.stringify([plain, deflated]));
+      });
+    }
+  }
+
+  test('is recovered, too', async () => {
+    const figures = await bench('storm', '--target', compressing.url, '--channel-prefix', 'storm-', '--members', '100', '--rounds', '1', '--recover', '10', '--deflate');
+    assert.deepEqual([figures.recovered, figures.unrecovered], [1000, 0]);
+  });
+
+  test('a server that declines fails the run', async () => {
+    await assert.rejects(bench('fanout', ...rooms('--members', '2', '--rate', '10', '--deflate', ...short)), /did not agree to permessage-deflate/);
+  });
+});
 
 // Where there is one core both threads share it.
 const both = ['--cores', `0,${availableParallelism() - 1}`];

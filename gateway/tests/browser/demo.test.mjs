@@ -4,9 +4,9 @@ import { mkdirSync } from 'node:fs';
 import { dirname, join } from 'node:path';
 import { after, before, test } from 'node:test';
 import { fileURLToPath } from 'node:url';
-import { chromium } from 'playwright-core';
 import { Gateway } from '../sdk/harness/gateway.mjs';
 import { DEADLINE } from '../sdk/harness/wait.mjs';
+import { launch } from './harness/chromium.mjs';
 
 const shots = process.env.RINGWAY_SCREENSHOTS ?? join(dirname(fileURLToPath(import.meta.url)), '../../../target/screenshots');
 let gateway;
@@ -14,10 +14,7 @@ let browser;
 before(async () => {
   mkdirSync(shots, { recursive: true });
   gateway = await Gateway.start({ dev: true });
-  browser = await chromium.launch({
-    executablePath: process.env.RINGWAY_CHROMIUM ?? '/usr/bin/chromium',
-    args: ['--no-sandbox', '--disable-gpu', '--no-first-run', '--disable-background-networking', '--disable-component-update', '--disable-sync', '--disable-quic'],
-  });
+  browser = await launch();
 });
 after(async () => {
   await browser?.close();

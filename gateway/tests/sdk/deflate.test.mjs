@@ -1,5 +1,6 @@
 // permessage-deflate: the SDKs over `ws`, which offers it always, and clients that offer it oddly or abuse it.
 import assert from 'node:assert/strict';
+import { randomBytes } from 'node:crypto';
 import { after, before, describe, test } from 'node:test';
 import { deflateRawSync, inflateRawSync, constants } from 'node:zlib';
 import { connected, dataFor, dataOf, ENCODINGS, subscribed } from './harness/clients.mjs';
@@ -21,6 +22,12 @@ after(() => gateway?.kill());
 
 const deflated = (data) => deflateRawSync(data, { finishFlush: constants.Z_SYNC_FLUSH }).subarray(0, -4);
 const inflated = (data) => inflateRawSync(Buffer.concat([data, Buffer.from([0, 0, 255, 255])]), { finishFlush: constants.Z_SYNC_FLUSH });
+
+/** Random printable characters: text that DEFLATE makes hardly smaller. */
+function unshrinkable(count) {
+  const letters = Array.from({ length: 94 }, (_, at) => String.fromCharCode(33 + at)).filter((letter) => !'"\\'.includes(letter));
+  return Array.from(randomBytes(count), (byte) => letters[byte % letters.length]).join('');
+}
 
 /** A client of bytes that has offered permessage-deflate and connected. */
 async function offering(t, offer = 'permessage-deflate', path) {
@@ -87,6 +94,25 @@ describe('what goes over the wire', () => {
     assert.ok(frames[0].payload.length < frames[2].payload.length / 4);
   });
 
+  test('a publication counts as one rendition, whatever the number of those who read it', async (t) => {
+    const channel = 'small:counted';
+    const [client] = await Promise.all([subscribedTo(t, channel), subscribedTo(t, channel), subscribedTo(t, channel, 'other')]);
+    const renditions = (labels) => gateway.metric('ringway_deflate_messages_total', { kind: 'publication', ...labels });
+    const bytes = (side) => gateway.metric('ringway_deflate_bytes_total', { kind: 'publication', side });
+    const look = () => Promise.all([renditions({ result: 'deflated' }), renditions({ result: 'left_plain' }), bytes('in'), bytes('out')]);
+    const before = await look();
+    await gateway.publish(channel, { text: 'hello' });
+    await gateway.publish(channel, { text: unshrinkable(300) });
+    await gateway.publish(channel, { text: SENTENCE.repeat(20) });
+    const frames = [await client.frame(), await client.frame(), await client.frame()];
+    assert.deepEqual(frames.map(({ first }) => first & RSV1), [0, 0, RSV1]);
+    const compressed = frames[2].payload;
+    // Headers: 2 bytes below 126 of payload, 4 above.
+    const size = (payload) => payload.length + (payload.length < 126 ? 2 : 4);
+    const delta = (await look()).map((now, at) => now - before[at]);
+    assert.deepEqual(delta, [1, 1, size(inflated(compressed)), size(compressed)]);
+  });
+
   test('small publications, and all of a namespace that does not compress, stay plain', async (t) => {
     for (const [channel, text] of [['small:short', 'hello'], ['plain:long', SENTENCE.repeat(100)]]) {
       const client = await subscribedTo(t, channel);
@@ -142,6 +168,24 @@ describe('what clients must not send', () => {
       assert.ok(history);
     });
   }
+
+  test('what was inflated, and what was not, is counted', async (t) => {
+    const counts = (result) => gateway.metric('ringway_inflate_messages_total', { result });
+    const look = () => Promise.all([...['inflated', 'too_big', 'too_far', 'invalid'].map(counts),
+      ...['in', 'out'].map((side) => gateway.metric('ringway_inflate_bytes_total', { side }))]);
+    const before = await look();
+    const text = SENTENCE.repeat(20);
+    const good = await offering(t, 'permessage-deflate', '/echo');
+    good.write(frame(deflated(text), { first: 0xc1 }));
+    await good.frame();
+    for (const [path, bytes] of [[undefined, bomb], ['/echo', bomb], [undefined, Buffer.from([7, 255])]]) {
+      const bad = await offering(t, 'permessage-deflate', path);
+      bad.write(frame(bytes, { first: 0xc1 }));
+      await bad.closeCode();
+    }
+    const delta = (await look()).map((now, at) => now - before[at]);
+    assert.deepEqual(delta, [1, 1, 1, 1, deflated(text).length, text.length]);
+  });
 
   test('64 KiB to the byte is let in', async (t) => {
     const client = await offering(t, 'permessage-deflate', '/echo');

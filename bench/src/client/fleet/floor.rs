@@ -4,6 +4,7 @@ use super::{Connection, Errand, News, Stage};
 use crate::client::centrifuge::Reply;
 use crate::client::frames::{self, Frame, Opcode};
 use crate::client::handshake;
+use crate::client::inflate::Inflater;
 use crate::client::ledger::Faults;
 use crate::client::protocol::Protocol;
 use crate::client::share::Share;
@@ -13,6 +14,9 @@ pub(super) struct Floor<'a> {
     pub(super) share: Share,
     pub(super) protocol: &'a Protocol,
     pub(super) scratch: &'a mut Vec<u8>,
+    /// permessage-deflate is offered.
+    pub(super) deflate: bool,
+    pub(super) inflater: &'a mut Inflater,
     pub(super) connections: &'a mut [Connection],
     pub(super) faults: &'a mut Faults,
     pub(super) errands: &'a mut Vec<Errand>,
@@ -73,10 +77,11 @@ impl Floor<'_> {
     ) {
         let mut answer = std::mem::take(&mut self.connections[index].answer);
         answer.extend_from_slice(bytes);
-        match handshake::answer_length(&answer, self.protocol) {
+        match handshake::answer_length(&answer, self.protocol, self.deflate) {
             Ok(None) => self.connections[index].answer = answer,
             Ok(Some(end)) => {
                 self.errands.push(Errand::Join(index));
+                self.connections[index].deframer.deflate = self.deflate;
                 // Some servers speak first, so replies count from here.
                 match self.connections[index].replies {
                     0 => self.joined(index, &[], on),
@@ -95,22 +100,17 @@ impl Floor<'_> {
         on: &mut impl FnMut(usize, News<'_>, &mut Faults),
     ) {
         let mut deframer = std::mem::take(&mut self.connections[index].deframer);
+        // It lends what it has inflated.
+        let mut inflater = std::mem::take(self.inflater);
         let walked = deframer.walk(bytes, |frame| match frame {
-            Frame::Data(message) => self.protocol.each_reply(message, |reply| {
-                if reply.is_empty() {
-                    *self.pings += 1;
-                    self.errands.push(Errand::Pong(index));
-                } else if let Some(frame) = self.protocol.answer_frame(reply) {
-                    *self.pings += 1;
-                    self.errands.push(Errand::Answer(index, frame));
-                } else {
-                    match self.connections[index].stage {
-                        Stage::Open | Stage::Closing => on(index, News::Reply(reply), self.faults),
-                        Stage::Joining(left) => self.joining(index, left, reply, on),
-                        Stage::Upgrading | Stage::Closed => {}
-                    }
+            Frame::Data(message) => self.message(index, message, on),
+            Frame::Deflated(payload) => match inflater.inflate(payload) {
+                Some(message) => self.message(index, message, on),
+                None => {
+                    self.faults.malformed += 1;
+                    self.closed(index, "what it was sent does not inflate", on);
                 }
-            }),
+            },
             Frame::Ping(payload) => {
                 let mut frame = Vec::new();
                 frames::write_masked(&mut frame, Opcode::Pong, payload);
@@ -123,11 +123,35 @@ impl Floor<'_> {
                 self.closed(index, &format!("the server closed with {code}"), on);
             }
         });
+        *self.inflater = inflater;
         self.connections[index].deframer = deframer;
         if let Err(fault) = walked {
             self.faults.malformed += 1;
             self.closed(index, &fault.to_string(), on);
         }
+    }
+
+    fn message(
+        &mut self,
+        index: usize,
+        message: &[u8],
+        on: &mut impl FnMut(usize, News<'_>, &mut Faults),
+    ) {
+        self.protocol.each_reply(message, |reply| {
+            if reply.is_empty() {
+                *self.pings += 1;
+                self.errands.push(Errand::Pong(index));
+            } else if let Some(frame) = self.protocol.answer_frame(reply) {
+                *self.pings += 1;
+                self.errands.push(Errand::Answer(index, frame));
+            } else {
+                match self.connections[index].stage {
+                    Stage::Open | Stage::Closing => on(index, News::Reply(reply), self.faults),
+                    Stage::Joining(left) => self.joining(index, left, reply, on),
+                    Stage::Upgrading | Stage::Closed => {}
+                }
+            }
+        });
     }
 
     fn joining(

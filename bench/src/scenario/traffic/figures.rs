@@ -162,6 +162,9 @@ impl Window {
         report.figure("deliveries_per_second", second, "/s", "in the window");
         let published = (self.end.published - self.start.published) as f64 / self.seconds();
         report.figure("publications_per_second", published, "/s", "in the window");
+        let bytes = self.bytes_a_delivery() as f64;
+        let note = "received by members, frames and envelope included";
+        report.figure("bytes_per_delivery", bytes, "B", note);
         if known {
             let note = "CPU, all threads of the server";
             report.figure("server_ns_per_delivery", self.ns_a_delivery(), "ns", note);

@@ -10,7 +10,7 @@ use super::Group;
 use crate::client::centrifuge::{Position, Reply};
 use crate::client::fleet::News;
 use crate::client::ledger::{Faults, Seen, View};
-use crate::client::payload::{self, Origin};
+use crate::client::payload::{self, Body, Origin};
 use crate::client::protocol::Protocol;
 use crate::client::share::Share;
 use crate::measure::histogram::Times;
@@ -26,7 +26,7 @@ pub(crate) struct Channel {
     pub(super) publisher: Option<usize>,
     /// The other threads that have members, on that thread.
     pub(super) listeners: Vec<usize>,
-    pub(super) size: usize,
+    pub(super) body: Body,
     group: usize,
     /// Where the body stood in the last reply.
     pub(super) hint: usize,
@@ -48,7 +48,7 @@ impl Channel {
             home: 0,
             publisher: None,
             listeners: Vec::new(),
-            size: group.size,
+            body: group.body,
             group: number,
             hint: 0,
             published: 0,
@@ -296,11 +296,10 @@ impl<'a> Room<'a> {
         channel.hint = start;
         let share = self.share;
         let who = || format!("subscriber {}", share.connection(index));
-        let Some(stamp) = payload::read(&reply[start..], channel.size) else {
+        let Some((stamp, rest)) = channel.body.read(&reply[start..]) else {
             faults.corrupted += 1;
             return faults.explain(|| format!("{}: a wrong checksum", who()));
         };
-        let rest = &reply[start + channel.size..];
         if !self.protocol.payload_ends(rest) {
             faults.corrupted += 1;
             return faults.explain(|| format!("{}: what follows is not the match", who()));
@@ -453,7 +452,7 @@ impl<'a> Room<'a> {
         let subscribes = index < self.members.len();
         let number = self.share.connection(index);
         let size = match self.members.get(index) {
-            Some(member) => self.channels[member.channel as usize].size,
+            Some(member) => self.channels[member.channel as usize].body.smallest(),
             None => usize::MAX,
         };
         match self.protocol.read_reply(reply) {

@@ -1,5 +1,6 @@
 //! `GET /metrics`: the shards' counters, summed nowhere but here, as Prometheus text.
 
+mod compression;
 pub mod exposition;
 pub mod process;
 
@@ -348,6 +349,7 @@ fn render(
         "result",
         resumes,
     );
+    compression::families(&mut page, &live);
     tick_duration(&mut page, live.iter().map(|(_, s)| &s.tick_micros));
     let mut family = page.family(
         Kind::Counter,
@@ -467,6 +469,12 @@ mod tests {
         stats.refused = vec![(403, 2)];
         stats.reply_errors = vec![(103, n)];
         stats.policy_hits = [n, 0, 1];
+        stats.deflated_publications.messages = n;
+        stats.deflated_replies.left_plain = 5 * n;
+        stats.deflated_publications.plain_bytes = 300 * n;
+        stats.deflated_replies.deflated_bytes = 1;
+        stats.inflated.too_far = n;
+        stats.inflated.plain_bytes = 1000 * n;
         stats.busy_nanos = 1_500_000_000;
         stats.tick_micros.record(0);
         stats.tick_micros.record(3);
@@ -566,6 +574,12 @@ mod tests {
             "ringway_policy_hits_total{policy=\"disconnect\"} 3",
             "ringway_policy_hits_total{policy=\"latest\"} 2",
             "ringway_resumes_total{result=\"recovered\"} 0",
+            "ringway_deflate_messages_total{kind=\"publication\",result=\"deflated\"} 3",
+            "ringway_deflate_messages_total{kind=\"reply\",result=\"left_plain\"} 15",
+            "ringway_deflate_bytes_total{kind=\"publication\",side=\"in\"} 900",
+            "ringway_deflate_bytes_total{kind=\"reply\",side=\"out\"} 2",
+            "ringway_inflate_messages_total{result=\"too_far\"} 3",
+            "ringway_inflate_bytes_total{side=\"out\"} 3000",
             "ringway_shard_busy_seconds_total{shard=\"2\"} 1.5",
             "ringway_api_requests_total{method=\"publish\",code=\"107\"} 1",
             "ringway_tick_duration_seconds_bucket{le=\"0.000001\"} 2",

@@ -17,6 +17,7 @@ use crate::ids::{Now, ShardId};
 use crate::protocol::centrifuge::Encoding;
 use crate::protocol::websocket::Deflater;
 use crate::slab::Slab;
+use crate::stats::Deflated;
 use hashbrown::HashTable;
 use smallvec::SmallVec;
 use std::collections::VecDeque;
@@ -105,6 +106,11 @@ impl Homes {
     /// Whether there are none.
     pub fn is_empty(&self) -> bool {
         self.homes.len() == 0
+    }
+
+    /// Publications compressed.
+    pub fn deflated(&self) -> Deflated {
+        self.deflater.done
     }
 
     /// Bytes of records.

@@ -10,7 +10,7 @@ use crate::protocol::centrifuge::{Encoding, push_join, push_leave, push_publicat
 use std::sync::Arc;
 
 /// Once for all members, so it may take its time; higher levels take twice of it and gain some per cent.
-pub(super) const DEFLATE_LEVEL: u32 = 3;
+pub const DEFLATE_LEVEL: u32 = 3;
 
 /// Frames that are compressed where somebody reads them so. Smaller ones gain little; what is larger would keep the home,
 /// which compresses some 100 MB/s, from its other channels for too long.

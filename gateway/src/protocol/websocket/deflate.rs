@@ -5,6 +5,7 @@
 
 use super::error::WsError;
 use super::frame::{Opcode, RSV1, begin_frame, end_frame, frame_header_len, frame_len};
+use crate::stats::{Deflated, Inflated};
 use flate2::{Compress, Compression, Decompress, FlushCompress, FlushDecompress, Status};
 
 /// The window of a peer that asks for none smaller, in bits: 32 KiB.
@@ -30,6 +31,8 @@ pub struct Deflater {
     level: u32,
     state: Option<Box<Compress>>,
     plain: Vec<u8>,
+    /// What it did.
+    pub done: Deflated,
 }
 
 impl Deflater {
@@ -39,6 +42,12 @@ impl Deflater {
             level,
             state: None,
             plain: Vec::new(),
+            done: Deflated {
+                messages: 0,
+                left_plain: 0,
+                plain_bytes: 0,
+                deflated_bytes: 0,
+            },
         }
     }
 
@@ -80,11 +89,15 @@ impl Deflater {
         }
         if !is_whole || compressed > most {
             mark.abandon(out);
+            self.done.left_plain += 1;
             return false;
         }
         out.truncate(payload_start + compressed);
         end_frame(out, mark, opcode);
         out[start] |= RSV1;
+        self.done.messages += 1;
+        self.done.plain_bytes += frame.len() as u64;
+        self.done.deflated_bytes += (out.len() - start) as u64;
         true
     }
 
@@ -115,6 +128,8 @@ pub struct Inflater {
     ratio_max: u64,
     state: Option<Box<Decompress>>,
     out: Vec<u8>,
+    /// What it did.
+    pub done: Inflated,
 }
 
 impl Inflater {
@@ -133,6 +148,14 @@ impl Inflater {
             ratio_max,
             state: None,
             out: Vec::new(),
+            done: Inflated {
+                messages: 0,
+                deflated_bytes: 0,
+                plain_bytes: 0,
+                too_big: 0,
+                too_far: 0,
+                invalid: 0,
+            },
         }
     }
 
@@ -142,6 +165,21 @@ impl Inflater {
     /// [`WsError::MessageTooBig`] as soon as it has more than `message_bytes`, [`WsError::InflatesTooFar`] as soon as it
     /// grows like a bomb, [`WsError::InvalidDeflate`].
     pub fn inflate(&mut self, payload: &[u8], message_bytes: usize) -> Result<&[u8], WsError> {
+        let inflated = self.inflate_into_out(payload, message_bytes);
+        match inflated {
+            Ok(()) => {
+                self.done.messages += 1;
+                self.done.deflated_bytes += payload.len() as u64;
+                self.done.plain_bytes += self.out.len() as u64;
+            }
+            Err(WsError::MessageTooBig) => self.done.too_big += 1,
+            Err(WsError::InflatesTooFar) => self.done.too_far += 1,
+            Err(_) => self.done.invalid += 1,
+        }
+        inflated.map(|()| &self.out[..])
+    }
+
+    fn inflate_into_out(&mut self, payload: &[u8], message_bytes: usize) -> Result<(), WsError> {
         if self.out.capacity() > KEEP_BYTES {
             self.out = Vec::new();
         }
@@ -177,7 +215,7 @@ impl Inflater {
                 }
             }
         }
-        Ok(&self.out)
+        Ok(())
     }
 }
 
@@ -270,6 +308,38 @@ mod tests {
                 assert_eq!(inflater.inflate(&frame[header..], len), Ok(&payload[..]));
             }
         }
+    }
+
+    #[test]
+    fn both_ways_are_counted() {
+        let (mut deflater, mut inflater) = (Deflater::new(3), Inflater::new());
+        let (mut plain, mut out) = (Vec::new(), b"before".to_vec());
+        write_frame(&mut plain, Opcode::Text, &text(1000));
+        assert!(deflater.deflate(&mut out, &plain));
+        assert!(!deflater.deflate(&mut Vec::new(), b"\x81\x02{}"));
+        let expected = Deflated {
+            messages: 1,
+            left_plain: 1,
+            plain_bytes: 1004,
+            deflated_bytes: out.len() as u64 - 6,
+        };
+        assert_eq!(deflater.done, expected);
+
+        let sent = client_bytes(&text(1000), 6, 15);
+        let bomb = client_bytes(&vec![0; BIG], 9, 15);
+        assert!(inflater.inflate(&sent, 1000).is_ok());
+        assert!(inflater.inflate(&sent, 999).is_err());
+        assert!(inflater.inflate(&bomb, BIG).is_err());
+        assert!(inflater.inflate(&[0x07], 10).is_err());
+        let expected = Inflated {
+            messages: 1,
+            deflated_bytes: sent.len() as u64,
+            plain_bytes: 1000,
+            too_big: 1,
+            too_far: 1,
+            invalid: 1,
+        };
+        assert_eq!(inflater.done, expected);
     }
 
     #[test]
