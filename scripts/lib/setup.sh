@@ -104,6 +104,18 @@ need_cargo_deny() {
   rm -rf "$tools/build"
 }
 
+# Whether there is a nightly Rust beside the one that builds.
+has_nightly() { cargo +nightly --version >/dev/null 2>&1; }
+
+# `cargo fuzz`, built below target/.
+need_cargo_fuzz() {
+  PATH=$root/target/tools/bin:$PATH
+  cargo fuzz --version >/dev/null 2>&1 && return
+  say "installing cargo-fuzz"
+  cargo install cargo-fuzz --locked --quiet --root "$root/target/tools" </dev/null >&2 ||
+    die "needs cargo fuzz: cargo install cargo-fuzz"
+}
+
 # The npm packages of the tests, and with them the SDK that the demo page runs.
 need_node_packages() {
   need_packages node=nodejs npm=npm

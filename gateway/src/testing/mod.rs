@@ -15,10 +15,12 @@
 //! | [`world`] | all of it together: the schedule |
 //! | [`token`] | key pairs of a backend, and tokens signed with them |
 //! | [`node`] | a [`world::Server`] made of real shards |
+//! | [`fuzz`] | fuzz targets: functions of any bytes |
 
 pub mod actor;
 pub mod client;
 pub mod faults;
+pub mod fuzz;
 pub mod net;
 pub mod node;
 pub mod oracle;
