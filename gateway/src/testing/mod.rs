@@ -8,6 +8,7 @@
 //! | [`reactor`] | [`crate::reactor::Reactor`] over `net`; asserts the contract |
 //! | [`profile`] | what a seed draws: configuration, channels, tempers of clients, weather |
 //! | [`payload`] | publications that can be recognised |
+//! | [`broker`] | the servers that link nodes, and the way to them |
 //! | [`client`] | one client connection: bytes in, what was seen out |
 //! | [`actor`] | a client over many connections, with the memory an SDK has |
 //! | [`oracle`] | plain maps that know what every client must and must not see |
@@ -16,6 +17,7 @@
 //! | [`node`] | a [`world::Server`] made of real shards |
 
 pub mod actor;
+pub mod broker;
 pub mod client;
 pub mod faults;
 pub mod net;
