@@ -1,7 +1,9 @@
 //! A node: its ports, its shards, its control thread (the one that calls [`run`]) and its end.
 
+use crate::backplane::nats::{self, NatsError};
+use crate::backplane::{Backplane, Notice};
 use crate::config::check::slots_per_shard;
-use crate::config::{Config, IncomingCpu, Machine, ReactorChoice};
+use crate::config::{BackplaneChoice, Config, IncomingCpu, Machine, ReactorChoice};
 use crate::control::admin::demo;
 use crate::control::peers::{self, Driver, Link, Shards};
 use crate::control::{Control, Options, Phase};
@@ -29,7 +31,7 @@ use std::os::fd::OwnedFd;
 use std::sync::Arc;
 use std::thread::JoinHandle;
 use std::time::Duration;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, watch};
 
 /// Batches under way between two threads, at most.
 const MAILBOX_BATCHES: usize = 64;
@@ -65,6 +67,9 @@ pub enum NodeError {
     /// TLS cannot be had: there are no random numbers.
     #[error("TLS: {0}")]
     Tls(rustls::Error),
+    /// The backplane cannot be started.
+    #[error("{0}")]
+    Backplane(#[from] NatsError),
     /// No runtime, no signals, no threads.
     #[error("cannot start: {0}{hint}", hint = hint(.0))]
     Start(std::io::Error),
@@ -164,8 +169,19 @@ async fn live(
     let kind = choose(&config)?;
     let slots = slots(&config, kind);
 
-    let (mut threads, shards, driver) =
-        start(&config, listeners, &cores, keys, &epoch, (kind, slots))?;
+    let backplane = match &config.backplane {
+        BackplaneChoice::Embedded => None,
+        BackplaneChoice::Nats(options) => Some(nats::start(options, &config.node_name).await?),
+    };
+    let (mut threads, shards, driver) = start(
+        &config,
+        listeners,
+        &cores,
+        keys,
+        &epoch,
+        (kind, slots),
+        backplane,
+    )?;
     let driving = tokio::spawn(driver.run());
 
     let (phase, watched) = watch::channel(Phase::Starting);
@@ -313,6 +329,7 @@ fn start(
     keys: Keys,
     epoch: &Arc<str>,
     (kind, slots): (Kind, u32),
+    backplane: Option<(Backplane, mpsc::Receiver<Notice>)>,
 ) -> Result<(Threads, Shards, Driver), NodeError> {
     let shards = usize::from(config.shards);
     // The control thread is the last peer.
@@ -410,7 +427,7 @@ fn start(
         move |channel| keys.home_of(channel),
         move |user| keys.home_of(user),
     );
-    let (shards, driver) = peers::shards(links, &waker, eventfd, homes);
+    let (shards, driver) = peers::shards(links, &waker, eventfd, homes, backplane);
     Ok((threads, shards, driver))
 }
 

@@ -155,23 +155,30 @@ fn refuses_files_that_are_not_there_or_not_toml() {
 #[test]
 fn refuses_what_this_build_does_not_have() {
     assert!(
-        refused_file("nats.toml", "[nats]\nurl = 'nats://x'")
+        refused_file("nats.toml", "[nats]\nregion = 'eu'")
             .ends_with("this build does not have it yet: leave it out")
     );
     assert!(
         refused_file("tls.toml", "internal.tls = true")
             .starts_with(":1: internal.tls: this build does not have it yet")
     );
-    let message = refused(
-        CONFIGURATION,
-        &["serve", "--backplane", "nats://user:hunter2@host"],
-        &[],
-    );
+}
+
+#[test]
+fn refuses_nats_servers_that_cannot_be_and_shows_no_password() {
+    for servers in [
+        "http://user:hunter2@host",
+        "nats://user:hunter2@host,,",
+        "user:hunter2",
+    ] {
+        let message = refused(CONFIGURATION, &["serve", "--backplane", servers], &[]);
+        let is_told = message.contains("flag --backplane: nats.url: want nats://host:port");
+        assert!(is_told && !message.contains("hunter2"), "{message}");
+    }
+    let history = "[channel.without_namespace]\nhistory_size = 1\nhistory_ttl = '1s'\n[nats]\nurl = 'nats://x'";
     assert!(
-        message.contains("flag --backplane") && message.contains("want embedded"),
-        "{message}"
+        refused_file("history.toml", history).contains("does not link channels with history yet")
     );
-    assert!(!message.contains("hunter2"));
 }
 
 #[test]

@@ -142,6 +142,12 @@ need_python_packages() {
   fi
 }
 
+# Debian's NATS server, which is no command of everybody's.
+need_nats_server() {
+  PATH=$PATH:/usr/sbin
+  need_packages nats-server=nats-server
+}
+
 # The demo page's SDK: third-party, so it is fetched and never committed.
 need_demo_sdk() {
   need_node_packages

@@ -1,7 +1,7 @@
 //! Commands and their flags, as typed.
 
 use crate::config::units::RawDuration;
-use crate::config::{ConfigError, Flag, Modes, Origin};
+use crate::config::{Flag, Modes};
 use clap::{Args, Parser, Subcommand};
 use std::path::{Path, PathBuf};
 use toml::Value;
@@ -56,7 +56,7 @@ pub(super) struct ConfigFlags {
     /// auto, uring or epoll
     #[arg(long, value_name = "REACTOR")]
     reactor: Option<String>,
-    /// What links nodes; this build has: embedded (one node)
+    /// What links nodes: embedded (one node) or the URLs of NATS servers, nats://host:port,…
     #[arg(long, value_name = "BACKPLANE")]
     backplane: Option<String>,
     /// Serve /echo, which sends back what it gets
@@ -86,6 +86,7 @@ impl ConfigFlags {
             ("--shards", "shards", self.shards.map(Value::Integer)),
             ("--cores", "cores", text(&self.cores)),
             ("--reactor", "reactor", text(&self.reactor)),
+            ("--backplane", "nats.url", self.nats_url()),
         ];
         all.into_iter()
             .filter_map(|(name, key, value)| {
@@ -98,27 +99,19 @@ impl ConfigFlags {
             .collect()
     }
 
+    /// `embedded` is no server.
+    fn nats_url(&self) -> Option<Value> {
+        let url = self.backplane.as_deref()?;
+        Some(Value::String(
+            if url == "embedded" { "" } else { url }.into(),
+        ))
+    }
+
     /// Flags that are no keys.
     pub(super) fn modes(&self) -> Modes {
         Modes {
             dev: self.dev,
             debug_echo: self.debug_echo,
-        }
-    }
-
-    /// Refuses what this build cannot link to. The value is not shown: addresses of servers may hold passwords.
-    pub(super) fn check_backplane(&self) -> Result<(), ConfigError> {
-        match self.backplane.as_deref() {
-            None | Some("embedded") => Ok(()),
-            Some(other) => Err(ConfigError::Key {
-                key: "backplane".into(),
-                origin: Origin::Flag("--backplane"),
-                problem: match other.starts_with("nats:") || other.starts_with("tls:") {
-                    true => "got a NATS server, which this build cannot link to yet: want embedded"
-                        .into(),
-                    false => "got something unknown, want embedded".into(),
-                },
-            }),
         }
     }
 }

@@ -130,7 +130,6 @@ fn check_config(flags: &ConfigFlags, environment: Environment) -> Exit {
 
 /// Reads and checks the configuration that flags and environment describe.
 fn load(flags: &ConfigFlags, environment: Environment) -> Result<Loaded, config::ConfigError> {
-    flags.check_backplane()?;
     let inputs = Inputs {
         file: flags.config.clone(),
         environment,

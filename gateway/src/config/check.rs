@@ -1,6 +1,7 @@
 //! From what was typed to what is used: every range and relation is checked here, nowhere later.
 
 mod channels;
+mod nats;
 mod tls;
 mod token;
 
@@ -75,6 +76,7 @@ pub fn check(
     let client_limits = keys.client_limits(&raw.limits, &raw.client, modes.dev)?;
     let proxies = keys.proxies(&raw.proxy_protocol, &raw.client.trusted_proxies)?;
     let tls = keys.tls(&raw.tls)?;
+    let backplane = keys.backplane(&raw.nats)?;
     let client = keys.client(raw.client)?;
     // A limit that is only tried takes no room away.
     let is_tried = client_limits.dry_run.has(Limit::Connections);
@@ -105,6 +107,7 @@ pub fn check(
         ),
     };
     let channels = keys.channels(&raw.channel, &limits)?;
+    keys.linkable(&backplane, &channels)?;
     let own_key = Some(raw.http_api.key.0).filter(|key| !key.is_empty());
     let dev_key = modes.dev.then(|| DEV_API_KEY.to_owned());
     Ok(Config {
@@ -119,6 +122,7 @@ pub fn check(
         node_name,
         proxies,
         tls,
+        backplane,
         client,
         channels,
         limits,
@@ -156,7 +160,8 @@ fn open_for_development(raw: &mut Raw) {
     raw.client.allowed_origins = vec!["*".into()];
     raw.client.allow_anonymous_connect_without_token = true;
     let channel = &mut raw.channel.without_namespace;
-    if channel.history_size == 0 || channel.history_ttl.0.is_zero() {
+    let is_alone = raw.nats.url.0.is_empty();
+    if is_alone && (channel.history_size == 0 || channel.history_ttl.0.is_zero()) {
         (channel.history_size, channel.history_ttl) =
             (DEV_HISTORY.0, RawDuration::from_secs(DEV_HISTORY.1));
     }

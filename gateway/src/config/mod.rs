@@ -7,6 +7,7 @@ pub mod default;
 pub mod error;
 mod limits;
 pub mod machine;
+pub mod nats;
 pub mod proxy;
 pub mod raw;
 pub mod source;
@@ -17,6 +18,7 @@ pub mod units;
 pub use error::{ConfigError, Origin};
 pub use limits::{ClientLimits, Rates};
 pub use machine::Machine;
+pub use nats::{BackplaneChoice, Nats};
 pub use proxy::{Networks, Proxies};
 pub use source::{Flag, Inputs};
 pub use token::TokenConfig;
@@ -82,6 +84,8 @@ pub struct Config {
     pub proxies: Proxies,
     /// Certificates of the clients' port; `None`: it speaks no TLS.
     pub tls: Option<Arc<crate::tls::Certificates>>,
+    /// What links this node to others.
+    pub backplane: BackplaneChoice,
     /// What clients may do.
     pub client: Client,
     /// Options by channel.
@@ -99,12 +103,29 @@ pub struct Config {
 }
 
 impl Config {
+    /// Whether publications of a namespace's channels go by the backplane.
+    pub fn is_linked(&self, namespace: u16) -> bool {
+        self.links(self.channels.options(namespace))
+    }
+
+    /// Whether publications of channels with these options go by the backplane.
+    pub fn links(&self, options: &ChannelOptions) -> bool {
+        matches!(self.backplane, BackplaneChoice::Nats(_)) && !options.has_history()
+    }
+
     /// What an operator should know before clients come: one line each.
     pub fn warnings(&self) -> Vec<&'static str> {
         let no_way_in = !self.client.token.has_keys()
             && !self.client.allow_anonymous_connect_without_token
             && !self.client.insecure;
+        let tells_who_is_there =
+            |(_, options): &(String, Arc<ChannelOptions>)| options.presence || options.join_leave;
         let all = [
+            (
+                matches!(self.backplane, BackplaneChoice::Nats(_))
+                    && self.channels.namespaces.iter().any(tells_who_is_there),
+                "presence, joins and leaves are not linked yet: they show clients of this node alone",
+            ),
             (
                 self.dev,
                 "--dev: anyone on this machine may connect, subscribe and publish; never use it in production",
@@ -165,6 +186,7 @@ impl std::fmt::Debug for Config {
             .field("node_name", &self.node_name)
             .field("proxies", &self.proxies)
             .field("tls", &self.tls.is_some())
+            .field("backplane", &self.backplane)
             .field("client", &self.client)
             .field("channels", &self.channels)
             .field("limits", &self.limits)

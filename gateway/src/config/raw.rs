@@ -5,6 +5,7 @@
 //! see [`Secret`] and `source::plain_words`.
 
 use super::limits::{BURST, RawAddress, RawRates};
+use super::nats::RawNats;
 use super::proxy::RawProxyProtocol;
 pub use super::tls::{PemFiles, Tls};
 pub use super::token::Token;
@@ -29,6 +30,7 @@ pub struct Raw {
     pub http_api: HttpApi,
     pub proxy_protocol: RawProxyProtocol,
     pub tls: Tls,
+    pub nats: RawNats,
     pub client: Client,
     pub channel: Channel,
     pub limits: Limits,
@@ -49,6 +51,7 @@ impl Default for Raw {
             http_api: HttpApi::default(),
             proxy_protocol: RawProxyProtocol::default(),
             tls: Tls::default(),
+            nats: RawNats::default(),
             client: Client::default(),
             channel: Channel::default(),
             limits: Limits::default(),

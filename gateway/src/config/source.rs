@@ -22,7 +22,8 @@ pub const DEFAULT_FILE: &str = "/etc/ringway/ringway.toml";
 /// Keys that are settled but that this build does not have, by the start of their dotted form; `*` stands for any name.
 const LATER: &[&str] = &[
     "admin",
-    "nats",
+    "nats.region",
+    "nats.manage_streams",
     "client.tls",
     "internal.tls",
     "history",

@@ -10,9 +10,11 @@
 //!   never answers keeps its window closed, and callers time out.
 
 use super::lock;
-use crate::hub::message::{Message, Request, RequestId, Response};
+use crate::backplane::{Asker as Publisher, Backplane, Heard, Linked, Notice, Order};
+use crate::hub::links::put;
+use crate::hub::message::{ChannelRef, Message, Request, RequestId, Response};
 use crate::ids::ShardId;
-use crate::mailbox::{BEHIND_PATIENCE, Inbox, Outbox, Waker, acknowledge};
+use crate::mailbox::{BEHIND_PATIENCE, Batch, Inbox, Outbox, Waker, acknowledge};
 use crate::protocol::codes::ReplyError;
 use crate::protocol::token::TokenKind;
 use std::collections::HashMap;
@@ -30,6 +32,10 @@ pub const PATIENCE: Duration = Duration::from_secs(10);
 const WINDOW_BYTES: usize = 4 << 20;
 /// What a question costs of the window beside its payload.
 const QUESTION_BYTES: usize = 512;
+/// Bytes of publications from other nodes that wait for a shard that is behind; more are lost, and counted.
+const HEARD_BYTES: usize = 64 << 20;
+/// Notices of the backplane taken before the shards' answers are looked for again.
+const NOTICES_A_TURN: usize = 16;
 
 /// Says which shard is home of what.
 #[derive(Clone)]
@@ -62,7 +68,14 @@ pub struct Link {
 
 /// Joins the mailboxes of all shards, in their order, to a handle and the task that must be run for it.
 /// `waker` and `eventfd` are what [`Waker::eventfd`] made for this thread.
-pub fn shards(links: Vec<Link>, waker: &Waker, eventfd: OwnedFd, homes: Homes) -> (Shards, Driver) {
+/// `backplane`: what links this node to others, if anything does.
+pub fn shards(
+    links: Vec<Link>,
+    waker: &Waker,
+    eventfd: OwnedFd,
+    homes: Homes,
+    backplane: Option<(Backplane, mpsc::Receiver<Notice>)>,
+) -> (Shards, Driver) {
     let windows = links
         .iter()
         .map(|_| Arc::new(Semaphore::new(WINDOW_BYTES)))
@@ -70,11 +83,13 @@ pub fn shards(links: Vec<Link>, waker: &Waker, eventfd: OwnedFd, homes: Homes) -
     // What waits here holds a part of a window, so it is bounded.
     let (intake, questions) = mpsc::unbounded_channel();
     let keys_wanted = KeysWanted::default();
+    let (backplane, notices) = backplane.unzip();
     let shards = Shards {
         intake,
         windows,
         homes,
         keys_wanted: keys_wanted.clone(),
+        backplane: backplane.clone(),
     };
     let sleeper = waker.sleeper();
     (
@@ -87,6 +102,8 @@ pub fn shards(links: Vec<Link>, waker: &Waker, eventfd: OwnedFd, homes: Homes) -
             unanswered: HashMap::new(),
             next_id: 0,
             keys_wanted,
+            backplane,
+            notices,
         },
     )
 }
@@ -116,6 +133,7 @@ pub struct Shards {
     windows: Arc<[Arc<Semaphore>]>,
     homes: Homes,
     keys_wanted: KeysWanted,
+    backplane: Option<Backplane>,
 }
 
 struct Question {
@@ -150,6 +168,11 @@ impl Shards {
     /// How many shards there are.
     pub fn count(&self) -> usize {
         self.windows.len()
+    }
+
+    /// What links this node to others, if anything does.
+    pub fn backplane(&self) -> Option<&Backplane> {
+        self.backplane.as_ref()
     }
 
     /// Waits until shards want a key that they do not have; which do. Each asks again only when it is answered.
@@ -212,7 +235,13 @@ impl Shards {
         self.start_within(shard, request, PATIENCE).await
     }
 
-    async fn start_within(&self, shard: ShardId, request: Request, patience: Duration) -> Pending {
+    /// Hands a question over, with another patience.
+    pub async fn start_within(
+        &self,
+        shard: ShardId,
+        request: Request,
+        patience: Duration,
+    ) -> Pending {
         let deadline = Instant::now() + patience;
         let (sender, answer) = oneshot::channel();
         let pending = Pending { answer, deadline };
@@ -265,6 +294,16 @@ pub struct Driver {
     unanswered: HashMap<RequestId, Asker>,
     next_id: RequestId,
     keys_wanted: KeysWanted,
+    backplane: Option<Backplane>,
+    notices: Option<mpsc::Receiver<Notice>>,
+}
+
+/// The next notice; never, without a backplane.
+async fn next(notices: &mut Option<mpsc::Receiver<Notice>>) -> Option<Notice> {
+    match notices {
+        Some(notices) => notices.recv().await,
+        None => std::future::pending().await,
+    }
 }
 
 impl Driver {
@@ -283,6 +322,7 @@ impl Driver {
             while let Ok(question) = self.questions.try_recv() {
                 self.stage(question);
             }
+            self.take_notices();
             let behind = self.publish();
             self.sleeper.prepare_park();
             // After the park is announced each inbox is looked into once more: what came before it wakes nobody.
@@ -294,6 +334,16 @@ impl Driver {
                             Ok(())
                         }
                         None => break,
+                    },
+                    notice = next(&mut self.notices) => match notice {
+                        Some(notice) => {
+                            self.notice(notice);
+                            Ok(())
+                        }
+                        None => {
+                            tracing::error!("the backplane has ended; the process ends");
+                            std::process::exit(1);
+                        }
                     },
                     woken = eventfd.readable() => woken.map(|guard| take_wake(guard)),
                     () = tokio::time::sleep(BEHIND_PATIENCE), if behind => Ok(()),
@@ -331,6 +381,56 @@ impl Driver {
             });
     }
 
+    fn take_notices(&mut self) {
+        for _ in 0..NOTICES_A_TURN {
+            let Some(Ok(notice)) = self.notices.as_mut().map(mpsc::Receiver::try_recv) else {
+                return;
+            };
+            self.notice(notice);
+        }
+    }
+
+    fn notice(&mut self, notice: Notice) {
+        match notice {
+            Notice::Followed { channel, life } => {
+                let batch = self.links[channel.home.index()].outbox.batch();
+                let channel = channel_ref(&channel, batch);
+                batch.messages.push(Message::Followed { channel, life });
+            }
+            Notice::Heard(heard) => self.heard(&heard),
+            Notice::Published {
+                shard,
+                reply,
+                error,
+            } => {
+                let batch = self.links[shard.index()].outbox.batch();
+                batch.messages.push(Message::Published { reply, error });
+            }
+        }
+    }
+
+    fn heard(&mut self, heard: &Heard) {
+        let mut start = 0;
+        for (channel, end) in &heard.publications {
+            let publication = &heard.bytes[start..*end];
+            start = *end;
+            let outbox = &mut self.links[channel.home.index()].outbox;
+            if outbox.backlog_bytes() > HEARD_BYTES {
+                if let Some(backplane) = &self.backplane {
+                    backplane.count_lost(1);
+                }
+                continue;
+            }
+            let batch = outbox.batch();
+            let channel = channel_ref(channel, batch);
+            let publication = put(batch, publication);
+            batch.messages.push(Message::Heard {
+                channel,
+                publication,
+            });
+        }
+    }
+
     /// Hands over what is staged; true when a ring was full and it must be tried again soon.
     fn publish(&mut self) -> bool {
         let mut behind = false;
@@ -354,6 +454,47 @@ impl Driver {
                         Message::KeyWanted { kind } => {
                             self.keys_wanted.tell(kind, ShardId(shard as u16));
                         }
+                        Message::Publish {
+                            channel,
+                            publication,
+                            reply,
+                            ..
+                        } => {
+                            let Some(backplane) = &self.backplane else {
+                                continue;
+                            };
+                            let name = channel.name.of(&batch.bytes);
+                            let publication = publication.of(&batch.bytes).to_vec();
+                            let asker = Publisher::Client(ShardId(shard as u16), reply);
+                            let name = std::str::from_utf8(name).unwrap_or_default();
+                            if let Err(error) = backplane.publish(name, publication, asker) {
+                                let error = Some(error);
+                                let answer = Message::Published { reply, error };
+                                link.outbox.batch().messages.push(answer);
+                            }
+                        }
+                        Message::Follow {
+                            name,
+                            hash,
+                            namespace,
+                            life,
+                        } => {
+                            let home = ShardId(shard as u16);
+                            let channel = Arc::new(Linked {
+                                name,
+                                hash,
+                                namespace,
+                                home,
+                            });
+                            if let Some(backplane) = &self.backplane {
+                                backplane.order(Order::Follow { channel, life });
+                            }
+                        }
+                        Message::Unfollow { name, life } => {
+                            if let Some(backplane) = &self.backplane {
+                                backplane.order(Order::Unfollow { name, life });
+                            }
+                        }
                         // Between shards.
                         _ => {}
                     }
@@ -361,6 +502,15 @@ impl Driver {
                 link.inbox.recycle(batch);
             }
         }
+    }
+}
+
+/// A channel as a message names it.
+fn channel_ref(channel: &Linked, batch: &mut Batch<Message>) -> ChannelRef {
+    ChannelRef {
+        hash: channel.hash,
+        name: put(batch, channel.name.as_bytes()),
+        namespace: channel.namespace,
     }
 }
 

@@ -278,7 +278,40 @@ pub enum Message {
         /// The life that ended.
         generation: u32,
     },
-    /// A client publishes.
+    /// Home → control thread: something in a linked channel is heard by nobody here yet; from now on it should be. Answered by
+    /// `Followed`.
+    Follow {
+        /// The channel, in a form that is kept.
+        name: Arc<str>,
+        /// Its keyed hash.
+        hash: u64,
+        /// Its namespace.
+        namespace: u16,
+        /// The channel's life at its home.
+        life: u32,
+    },
+    /// Home → control thread: the channel is gone here.
+    Unfollow {
+        /// The channel.
+        name: Arc<str>,
+        /// The life that ended.
+        life: u32,
+    },
+    /// Control thread → home: what is published in the channel from now on, on any node, is heard.
+    Followed {
+        /// The channel.
+        channel: ChannelRef,
+        /// The life that asked.
+        life: u32,
+    },
+    /// Control thread → home: a publication in a linked channel, of any node's client or backend.
+    Heard {
+        /// The channel.
+        channel: ChannelRef,
+        /// Protobuf `Publication` without an offset. Whether its data is JSON is not known.
+        publication: Span,
+    },
+    /// A client publishes: to the home, or, in a linked channel, to the control thread.
     Publish {
         /// Where.
         channel: ChannelRef,

@@ -73,7 +73,28 @@ impl Core {
                 name,
                 hash,
                 generation,
-            } => self.homes.detach(from, name, *hash, *generation),
+            } => self
+                .homes
+                .detach(from, name, *hash, *generation, &mut self.links),
+            Message::Followed { channel, life } => {
+                let name = text(channel.name);
+                self.homes
+                    .followed(name, channel.hash, *life, &mut self.links);
+            }
+            Message::Heard {
+                channel,
+                publication,
+            } => {
+                let incoming = Incoming {
+                    name: text(channel.name),
+                    hash: channel.hash,
+                    namespace: channel.namespace,
+                    publication: publication.of(bytes),
+                    json: false,
+                    skip_history: false,
+                };
+                self.homes.publish(&incoming, self.now, &mut self.links);
+            }
             Message::Publish {
                 channel,
                 publication,
@@ -314,7 +335,10 @@ impl Core {
             }
             Message::Request { id, request } => self.request(*id, request),
             // Those are for the control thread.
-            Message::Response { .. } | Message::KeyWanted { .. } => {}
+            Message::Response { .. }
+            | Message::KeyWanted { .. }
+            | Message::Follow { .. }
+            | Message::Unfollow { .. } => {}
         }
     }
 }

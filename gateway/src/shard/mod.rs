@@ -493,7 +493,7 @@ impl Core {
         }
         self.next_housekeeping = self.now.millis + HOUSEKEEPING_MILLIS;
         self.hub.housekeep(self.now.millis, &mut self.links);
-        self.homes.housekeep(self.now);
+        self.homes.housekeep(self.now, &mut self.links);
         self.addresses.sweep(self.now.nanos);
         self.meters.sweep(self.now.nanos);
         self.report_users();

@@ -6,7 +6,7 @@ use crate::config::ChannelOptions;
 use crate::connection::{Awaited, Slot};
 use crate::hub::links::{put, span_from};
 use crate::hub::message::{ChannelRef, Message, Query, ReplyTo, Span};
-use crate::ids::Token;
+use crate::ids::{ShardId, Token};
 use crate::protocol::centrifuge::publication::{ClientInfoRef, PublicationParts, encode};
 use crate::protocol::centrifuge::{Encoding, HistoryRequest, PublishRequest, reply_rpc};
 use crate::protocol::channel::ChannelName;
@@ -49,11 +49,15 @@ impl Core {
             return Err(ReplyError::PERMISSION_DENIED);
         }
         let hash = self.keys.hash(channel);
-        // What cannot be handed over soon is refused at the door; nothing is dropped behind it.
-        if self.links.is_congested(self.keys.home(hash)) {
-            return Err(ReplyError::TOO_MANY_REQUESTS);
-        }
         Ok(hash)
+    }
+
+    /// What cannot be handed over soon is refused at the door; nothing is dropped behind it.
+    fn ensure_takes(&self, peer: ShardId) -> Result<(), ReplyError> {
+        match self.links.is_congested(peer) {
+            true => Err(ReplyError::TOO_MANY_REQUESTS),
+            false => Ok(()),
+        }
     }
 
     pub(super) fn publish(&mut self, token: Token, id: u32, request: &PublishRequest<'_>) {
@@ -79,9 +83,16 @@ impl Core {
         let hash = self.check(token, channel, namespace, |who, options| {
             who.may_publish(options)
         })?;
+        // What a linked channel is given comes to its homes from the backplane, here as on every node.
+        let peer = if self.config.is_linked(namespace) {
+            self.links.control()
+        } else {
+            self.keys.home(hash)
+        };
+        self.ensure_takes(peer)?;
         let ticket = self.enqueue(token.slot, Slot::Awaited(Awaited::Publish(id)));
         let view = self.hub.find(channel, hash);
-        let batch = self.links.to(self.keys.home(hash));
+        let batch = self.links.to(peer);
         let name = put(batch, channel.as_bytes());
         let Some(conn) = self.conns.get(token.slot) else {
             return Ok(());
@@ -180,6 +191,7 @@ impl Core {
         mut query: Query,
         epoch: &str,
     ) -> Result<(), ReplyError> {
+        self.ensure_takes(self.keys.home(hash))?;
         let pending = self.conns.get(token.slot).and_then(|c| c.pending.as_ref());
         if pending.is_some_and(|p| p.answers() >= ANSWERS_MAX) {
             return Err(ReplyError::TOO_MANY_REQUESTS);

@@ -37,7 +37,7 @@ impl Core {
                     .history(channel, *limit, since, *reverse, self.now)
             }
             Request::HistoryRemove { channel } => Response::HistoryRemoved {
-                top: self.homes.history_remove(channel),
+                top: self.homes.history_remove(channel, &mut self.links),
             },
             Request::HistoryForget { channel, upto } => {
                 let hash = self.keys.hash(channel);

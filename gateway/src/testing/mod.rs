@@ -8,6 +8,7 @@
 //! | [`reactor`] | [`crate::reactor::Reactor`] over `net`; asserts the contract |
 //! | [`profile`] | what a seed draws: configuration, channels, tempers of clients, weather |
 //! | [`payload`] | publications that can be recognised |
+//! | [`broker`] | the servers that link nodes, and the way to them |
 //! | [`wire`] | a client's end of the bytes on the wire: as they are, or in TLS |
 //! | [`client`] | one client connection: bytes in, what was seen out |
 //! | [`actor`] | a client over many connections, with the memory an SDK has |
@@ -18,6 +19,7 @@
 //! | [`fuzz`] | fuzz targets: functions of any bytes |
 
 pub mod actor;
+pub mod broker;
 pub mod client;
 pub mod faults;
 pub mod fuzz;

@@ -1,18 +1,22 @@
 //! A [`Server`] made of real shards. The world stands between each two of them, so that batches are late when the seed
 //! says so: first in, first out for a pair, in any order across pairs.
 
+use super::broker::SimBroker;
 use super::net::{Clock, SharedNet};
 use super::profile::Profile;
 use super::reactor::SimReactor;
 use super::rng::Rng;
 use super::world::Server;
+use crate::config::Config;
 use crate::hub::Keys;
 use crate::hub::links::Links;
 use crate::hub::message::{Message, Request, RequestId, Response};
 use crate::ids::ShardId;
 use crate::limit::Handshakes;
 use crate::mailbox::{Inbox, Outbox, Waker, pair};
+use crate::protocol::channel::ChannelName;
 use crate::shard::{Permits, Setup, Shard, Turn};
+use std::sync::Arc;
 
 /// One direction between two shards.
 struct Lane {
@@ -34,6 +38,11 @@ pub struct SimNode {
     /// By shard: from and to the control thread.
     heard: Vec<Inbox<Message>>,
     said: Vec<Outbox<Message>>,
+    config: Arc<Config>,
+    broker: SimBroker,
+    /// Answers of the control thread's own.
+    answered: Vec<(RequestId, Response)>,
+    rng: Rng,
 }
 
 impl SimNode {
@@ -112,7 +121,17 @@ impl SimNode {
             link_millis: profile.link_millis,
             heard,
             said,
+            config: profile.config.clone(),
+            broker: SimBroker::new(profile.broker_millis),
+            answered: Vec::new(),
+            rng: rng.fork(),
         }
+    }
+
+    fn is_linked(&self, channel: &str) -> bool {
+        let name = ChannelName::parse(channel).expect("a channel's name");
+        let namespace = self.config.channels.find(name.namespace());
+        self.config.is_linked(namespace.expect("a known namespace"))
     }
 
     fn say(&mut self, shard: usize, id: RequestId, request: Request) {
@@ -155,6 +174,7 @@ impl Server for SimNode {
                 self.nets[lane.to].borrow_mut().wake();
             }
         }
+        self.broker.carry(now, hurry, rng, &mut self.said);
         for (shard, outbox) in self.said.iter_mut().enumerate() {
             if !outbox.batch().is_empty() || outbox.behind() {
                 outbox.publish();
@@ -164,6 +184,19 @@ impl Server for SimNode {
     }
 
     fn ask(&mut self, id: RequestId, request: Request) {
+        if let Request::Publish {
+            channel,
+            publication,
+            ..
+        } = &request
+            && self.is_linked(channel)
+        {
+            let now = self.clock.millis();
+            self.broker
+                .publish(channel, publication, now, &mut self.rng);
+            let position = None;
+            return self.answered.push((id, Response::Published { position }));
+        }
         let home = match &request {
             Request::Publish { channel, .. }
             | Request::History { channel, .. }
@@ -180,12 +213,30 @@ impl Server for SimNode {
     }
 
     fn answers(&mut self) -> Vec<(RequestId, Response)> {
-        let mut answers = Vec::new();
-        for inbox in &mut self.heard {
+        let mut answers = std::mem::take(&mut self.answered);
+        let now = self.clock.millis();
+        for (shard, inbox) in self.heard.iter_mut().enumerate() {
             while let Some(mut batch) = inbox.take() {
                 for message in batch.messages.drain(..) {
+                    let from = ShardId(shard as u16);
+                    if self.broker.told(from, &message, now, &mut self.rng) {
+                        continue;
+                    }
                     match message {
                         Message::Response { id, response } => answers.push((id, *response)),
+                        Message::Publish {
+                            channel,
+                            publication,
+                            reply,
+                            ..
+                        } => {
+                            let name = channel.name.of(&batch.bytes);
+                            let name = std::str::from_utf8(name).expect("a channel's name");
+                            let publication = publication.of(&batch.bytes);
+                            self.broker.publish(name, publication, now, &mut self.rng);
+                            let answer = Message::Published { reply, error: None };
+                            self.said[shard].batch().messages.push(answer);
+                        }
                         other => panic!("a shard told the control thread {other:?}"),
                     }
                 }
@@ -209,6 +260,9 @@ impl Server for SimNode {
                 && held.tls == 0
                 && (!forgotten || held.homes == 0 && held.history_bytes == 0)
         };
+        if let Some(channel) = self.broker.follows() {
+            return Some(format!("{channel} is still followed"));
+        }
         let shard = self.shards.iter().position(|shard| !is_empty(shard))?;
         Some(format!(
             "on shard {shard} {:?}",

@@ -6,8 +6,9 @@ use super::stage::PROXY;
 use super::tls::NodeTls;
 use super::token::TestKey;
 use crate::config::{
-    ChannelOptions, Channels, Client, ClientLimits, Config, IncomingCpu, Limits, LogConfig,
-    LogFormat, Origins, Proxies, Rates, ReactorChoice, Shutdown, SlowPolicy, TokenConfig,
+    BackplaneChoice, ChannelOptions, Channels, Client, ClientLimits, Config, IncomingCpu, Limits,
+    LogConfig, LogFormat, Nats, Origins, Proxies, Rates, ReactorChoice, Shutdown, SlowPolicy,
+    TokenConfig,
 };
 use crate::hub::links::Bounds;
 use crate::protocol::centrifuge::Encoding;
@@ -33,6 +34,8 @@ pub struct Profile {
     pub buffers: (usize, usize),
     /// Longest that a batch between shards is held up, milliseconds.
     pub link_millis: u64,
+    /// Longest that anything is on its way to the servers that link nodes, or back, milliseconds.
+    pub broker_millis: u64,
     /// Steps of the busy part.
     pub steps: u64,
     /// Longest step, milliseconds.
@@ -205,6 +208,7 @@ impl Profile {
         let ping_secs = rng.range(10, 25);
         let mut config = Config {
             tls: None,
+            backplane: BackplaneChoice::Embedded,
             address: ([127, 0, 0, 1], 8000).into(),
             internal_address: ([127, 0, 0, 1], 9000).into(),
             shards,
@@ -268,6 +272,9 @@ impl Profile {
         if let Some(key) = &key {
             config.client.token.eddsa_public_key = key.public_pem().to_owned();
         }
+        if rng.chance(300) {
+            config.backplane = BackplaneChoice::Nats(Nats::default());
+        }
         let binary = if rng.chance(150) { 20 } else { 0 };
         let mut profile = Self {
             channels: Self::channels(rng, &config.channels),
@@ -286,6 +293,7 @@ impl Profile {
             mailbox: *rng.pick(&[1, 1, 2, 4, 16, 64]),
             buffers: *rng.pick(&[(2, 8192), (4, 4096), (8, 1024), (16, 512), (64, 128)]),
             link_millis: *rng.pick(&[0, 0, 5, 50, 400]),
+            broker_millis: *rng.pick(&[0, 5, 50, 400]),
             steps: rng.range(150, 500),
             step_millis: *rng.pick(&[2, 10, 40, 100]),
             history_is_short,

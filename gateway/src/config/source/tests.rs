@@ -82,7 +82,7 @@ fn unknown_variables_are_named() {
     assert!(refused(&[("RINGWAY_PORT", "tcp://10.0.0.1")]).contains("enableServiceLinks"));
     assert!(refused(&[("RINGWAY_", "x")]).contains("unknown key"));
     assert!(refused(&[("RINGWAY_A.B", "x")]).contains("unknown key"));
-    assert!(refused(&[("RINGWAY_NATS__URL", "nats://x")]).contains("does not have it yet"));
+    assert!(refused(&[("RINGWAY_NATS__REGION", "eu")]).contains("does not have it yet"));
 }
 
 #[test]

@@ -3,6 +3,7 @@
 pub mod demo;
 
 use super::{Control, Phase};
+use crate::backplane::Backplane;
 use crate::hub::message::{Request, Response};
 use axum::Router;
 use axum::extract::State;
@@ -44,7 +45,16 @@ async fn livez(State(control): State<Control>) -> impl IntoResponse {
 
 async fn readyz(State(control): State<Control>) -> impl IntoResponse {
     match control.phase() {
-        Phase::Ready => plain(StatusCode::OK, "ok\n".to_owned()),
+        Phase::Ready => match control.shards().backplane().map(Backplane::condition) {
+            Some(condition) if !condition.delivers => plain(
+                StatusCode::SERVICE_UNAVAILABLE,
+                match condition.is_connected {
+                    true => "the backplane is connected but delivers nothing\n".to_owned(),
+                    false => "the backplane is not connected\n".to_owned(),
+                },
+            ),
+            _ => plain(StatusCode::OK, "ok\n".to_owned()),
+        },
         Phase::Starting => plain(StatusCode::SERVICE_UNAVAILABLE, "starting\n".to_owned()),
         Phase::Draining => plain(StatusCode::SERVICE_UNAVAILABLE, "draining\n".to_owned()),
     }

@@ -2,9 +2,10 @@
 
 use super::super::Control;
 use super::super::lock;
-use super::super::peers::Pending;
+use super::super::peers::{PATIENCE, Pending};
 use super::idempotency::{Claim, Published};
 use super::{ErrorBody, Outcome, or_default, record, to_json};
+use crate::backplane::Asker;
 use crate::hub::message::{Request, Response};
 use crate::protocol::centrifuge::json;
 use crate::protocol::codes::ReplyError;
@@ -14,7 +15,8 @@ use serde::{Deserialize, Deserializer, Serialize};
 use serde_json::value::RawValue;
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use tokio::sync::watch;
+use std::time::Duration;
+use tokio::sync::{oneshot, watch};
 use tokio::time::Instant;
 
 /// Channels of one broadcast under way at a time: enough to keep every shard busy, few enough to bound the copies.
@@ -48,6 +50,7 @@ fn present<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Option<Box<RawV
 }
 
 /// What is the same for every channel of a request.
+#[derive(Clone)]
 struct Prepared {
     publication: Vec<u8>,
     json: bool,
@@ -155,7 +158,7 @@ fn newlines_to_spaces(json: &mut [u8]) {
 /// A publish that was handed to the channel's home, or was refused before.
 enum Begun {
     Over(Published),
-    Sent(Pending),
+    Sent(Sent),
     /// One with an idempotency key: made by a task of its own, which outlives a caller that hangs up.
     Shared(watch::Receiver<Option<Published>>, Instant),
 }
@@ -164,7 +167,7 @@ impl Begun {
     async fn finish(self) -> Published {
         match self {
             Self::Over(published) => published,
-            Self::Sent(pending) => published(pending.answer().await),
+            Self::Sent(sent) => sent.answer().await,
             Self::Shared(mut answer, deadline) => {
                 // A late answer is still remembered: the caller that tries again will find it.
                 match tokio::time::timeout_at(deadline, answer.wait_for(Option::is_some)).await {
@@ -174,6 +177,59 @@ impl Begun {
             }
         }
     }
+}
+
+/// A publication that was handed on.
+enum Sent {
+    /// To its channel's home.
+    Home(Pending),
+    /// To the other nodes.
+    Linked(oneshot::Receiver<Result<(), ReplyError>>),
+}
+
+impl Sent {
+    async fn answer(self) -> Published {
+        match self {
+            Self::Home(pending) => published(pending.answer().await),
+            Self::Linked(told) => told
+                .await
+                .unwrap_or(Err(ReplyError::INTERNAL))
+                .map(|()| None),
+        }
+    }
+}
+
+async fn send(
+    control: &Control,
+    (channel, is_linked): (Arc<str>, bool),
+    prepared: &Prepared,
+    patience: Duration,
+) -> Sent {
+    let shards = control.shards();
+    let publication = prepared.publication.clone();
+    if is_linked && let Some(backplane) = shards.backplane() {
+        let (told, outcome) = oneshot::channel();
+        return Sent::Linked(
+            match backplane.publish(&channel, publication, Asker::Caller(told)) {
+                Ok(()) => outcome,
+                Err(error) => refused(error),
+            },
+        );
+    }
+    let home = shards.home_of(&channel);
+    let request = Request::Publish {
+        channel,
+        publication,
+        json: prepared.json,
+        skip_history: prepared.skip_history,
+    };
+    Sent::Home(shards.start_within(home, request, patience).await)
+}
+
+fn refused(error: ReplyError) -> oneshot::Receiver<Result<(), ReplyError>> {
+    let (told, outcome) = oneshot::channel();
+    let _ = told.send(Err(error));
+    outcome
 }
 
 fn published(answer: Response) -> Published {
@@ -189,24 +245,16 @@ fn published(answer: Response) -> Published {
 
 async fn begin(control: &Control, channel: &str, prepared: &Prepared) -> Begun {
     let channel = match control.channel(channel) {
-        Ok((channel, _)) => channel,
+        Ok((channel, options)) => (channel, control.config().links(options)),
         Err(error) => return Begun::Over(Err(error)),
     };
-    let request = |channel: Arc<str>| Request::Publish {
-        channel,
-        publication: prepared.publication.clone(),
-        json: prepared.json,
-        skip_history: prepared.skip_history,
-    };
-    let shards = control.shards();
-    let home = shards.home_of(&channel);
     if prepared.idempotency_key.is_empty() {
-        return Begun::Sent(shards.start(home, request(channel)).await);
+        return Begun::Sent(send(control, channel, prepared, PATIENCE).await);
     }
-    let deadline = Instant::now() + super::super::peers::PATIENCE;
+    let deadline = Instant::now() + PATIENCE;
     let (name, claim) = {
         let mut memory = lock(&control.0.idempotency);
-        let name = memory.name(&channel, &prepared.idempotency_key);
+        let name = memory.name(&channel.0, &prepared.idempotency_key);
         (name, memory.claim(name, Instant::now()))
     };
     match claim {
@@ -216,13 +264,10 @@ async fn begin(control: &Control, channel: &str, prepared: &Prepared) -> Begun {
             answer,
             waiter,
         } => {
-            let (control, request) = (control.clone(), request(channel));
+            let (control, prepared) = (control.clone(), prepared.clone());
             tokio::spawn(async move {
-                let response = control
-                    .shards()
-                    .ask_within(home, request, super::idempotency::REMEMBER)
-                    .await;
-                let published = published(response);
+                let sent = send(&control, channel, &prepared, super::idempotency::REMEMBER).await;
+                let published = sent.answer().await;
                 lock(&control.0.idempotency).settle(name, life, &published);
                 answer.send_replace(Some(published));
             });

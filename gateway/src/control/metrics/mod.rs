@@ -5,6 +5,7 @@ pub mod exposition;
 pub mod process;
 
 use super::{Control, Phase, lock};
+use crate::backplane::{Backplane, Condition};
 use crate::hub::message::{Request, Response};
 use crate::limit::{Limit, Outcome};
 use crate::stats::{BUCKETS, Log2Histogram, ShardStats};
@@ -37,6 +38,7 @@ async fn metrics(State(control): State<Control>) -> impl IntoResponse {
         &requests,
         fetches,
         control.phase(),
+        control.shards().backplane().map(Backplane::condition),
         &process::Usage::read(),
     );
     ([(header::CONTENT_TYPE, exposition::CONTENT_TYPE)], text)
@@ -222,6 +224,7 @@ fn render(
     requests: &Requests,
     key_fetches: [u64; 2],
     phase: Phase,
+    broker: Option<Condition>,
     usage: &process::Usage,
 ) -> String {
     let mut page = Page::default();
@@ -366,6 +369,9 @@ fn render(
         "result",
         ["ok", "error"].into_iter().zip(key_fetches),
     );
+    if let Some(broker) = broker {
+        broker_families(&mut page, &broker);
+    }
     process_families(&mut page, usage);
     page.finish()
 }
@@ -410,6 +416,56 @@ fn tick_duration<'a>(page: &mut Page, shards: impl Iterator<Item = &'a Log2Histo
         family.bucket((1u64 << bucket) as f64 / 1e6, cumulative);
     }
     family.sum_and_count(total.sum as f64 / 1e6, total.count());
+}
+
+/// What links this node to others.
+fn broker_families(page: &mut Page, broker: &Condition) {
+    use Kind::{Counter, Gauge};
+    page.single(
+        Gauge,
+        "ringway_broker_connected",
+        "1 while a server of the backplane is connected, else 0.",
+        u8::from(broker.is_connected),
+    );
+    page.single(
+        Gauge,
+        "ringway_broker_delivers",
+        "1 while what is sent to the backplane comes back, else 0.",
+        u8::from(broker.delivers),
+    );
+    page.single(
+        Gauge,
+        "ringway_broker_rtt_seconds",
+        "How long the last message took to the backplane and back.",
+        broker.rtt.as_secs_f64(),
+    );
+    page.single(
+        Counter,
+        "ringway_broker_reconnects_total",
+        "Times the backplane was connected again.",
+        broker.reconnects,
+    );
+    page.single(
+        Gauge,
+        "ringway_broker_channels",
+        "Channels that are followed on the backplane.",
+        broker.followed,
+    );
+    let mut family = page.family(
+        Counter,
+        "ringway_broker_messages_total",
+        "Publications handed to the backplane and come from it.",
+    );
+    family.sample(&[("direction", &"sent")], broker.sent);
+    family.sample(&[("direction", &"received")], broker.received);
+    let mut family = page.family(
+        Counter,
+        "ringway_broker_lost_total",
+        "Messages from the backplane that reached no channel: malformed ones, and ones that nobody could take in time or \
+         wanted any more.",
+    );
+    family.sample(&[("reason", &"malformed")], broker.malformed);
+    family.sample(&[("reason", &"not_taken")], broker.lost);
 }
 
 fn process_families(page: &mut Page, usage: &process::Usage) {
@@ -489,6 +545,17 @@ mod tests {
             &requests,
             [5, 1],
             Phase::Draining,
+            Some(Condition {
+                is_connected: true,
+                delivers: true,
+                rtt: Duration::from_millis(2),
+                reconnects: 1,
+                sent: 2,
+                received: 3,
+                malformed: 4,
+                lost: 5,
+                followed: 6,
+            }),
             &process::Usage::read(),
         )
     }
@@ -571,6 +638,8 @@ mod tests {
             "ringway_connections_closed_total{code=\"3001\"} 3",
             "ringway_handshakes_total{result=\"101\"} 30",
             "ringway_handshakes_total{result=\"403\"} 4",
+            "ringway_broker_lost_total{reason=\"malformed\"} 4",
+            "ringway_broker_rtt_seconds 0.002",
             "ringway_policy_hits_total{policy=\"disconnect\"} 3",
             "ringway_policy_hits_total{policy=\"latest\"} 2",
             "ringway_resumes_total{result=\"recovered\"} 0",

@@ -87,7 +87,7 @@ fn node_with_config(
             Link { outbox, inbox }
         })
         .collect();
-    let (shards, driver) = shards(links, &waker, eventfd, Homes::new(home, home));
+    let (shards, driver) = shards(links, &waker, eventfd, Homes::new(home, home), None);
     tokio::spawn(driver.run());
     let (phase, phase_seen) = watch::channel(Phase::Ready);
     let control = Control::new(Options {
@@ -220,6 +220,7 @@ fn config() -> Config {
     };
     Config {
         tls: None,
+        backplane: BackplaneChoice::Embedded,
         address,
         internal_address: address,
         shards: 2,

@@ -106,7 +106,7 @@ async fn a_full_window_holds_callers_back_but_not_the_drain() {
 #[tokio::test]
 async fn the_driver_ends_with_the_last_handle() {
     let (waker, eventfd) = Waker::eventfd().unwrap();
-    let (shards, driver) = shards(Vec::new(), &waker, eventfd, Homes::new(home, home));
+    let (shards, driver) = shards(Vec::new(), &waker, eventfd, Homes::new(home, home), None);
     let driver = tokio::spawn(driver.run());
     drop(shards);
     driver.await.unwrap().unwrap();
@@ -122,6 +122,7 @@ async fn asks_outlive_the_driver_as_error_100() {
         &waker,
         eventfd,
         Homes::new(home, home),
+        None,
     );
     drop(driver);
     let answer = shards.ask(ShardId(0), Request::Stats).await;

@@ -258,7 +258,7 @@ impl Homes {
     }
 
     /// Drops all records of a channel; its position stays, and is given back (0: there were none).
-    pub fn history_remove(&mut self, name: &str) -> u64 {
+    pub fn history_remove(&mut self, name: &str, links: &mut Links) -> u64 {
         let Some(index) = self.find(name, self.keys.hash(name)) else {
             return 0;
         };
@@ -269,7 +269,7 @@ impl Homes {
         home.floor = home.top;
         self.history_bytes -= history.bytes();
         let top = home.top;
-        self.free_if_unused(index);
+        self.free_if_unused(index, links);
         top
     }
 

@@ -38,6 +38,10 @@ pub struct Home {
     name: Arc<str>,
     hash: u64,
     namespace: u16,
+    /// What other nodes publish is heard.
+    is_heard: bool,
+    /// Names what was asked of the backplane for it; 0: nothing, it is this node's own.
+    life: u32,
     /// The newest offset. In channels without history it counts too, but nobody sees it.
     top: u64,
     /// The newest offset no longer held.
@@ -60,6 +64,8 @@ pub struct Homes {
     /// earlier life is below its floor. No tombstones, and never a false `recovered`.
     high_water: u64,
     history_bytes: u64,
+    /// The newest life of a linked channel.
+    lives: u32,
     /// Channels in the order in which they were last published to, for dropping history: index and offset then. An entry
     /// of a channel published to since is skipped.
     published: VecDeque<(u32, u64)>,
@@ -88,6 +94,7 @@ impl Homes {
             table: HashTable::new(),
             high_water: 0,
             history_bytes: 0,
+            lives: 0,
             published: VecDeque::new(),
             walk: 0,
             render: Default::default(),
@@ -143,6 +150,8 @@ impl Homes {
             name: name(),
             hash,
             namespace,
+            is_heard: false,
+            life: 0,
             top: self.high_water,
             floor: self.high_water,
             attached: SmallVec::new(),
@@ -182,27 +191,77 @@ impl Homes {
                 generation,
             }),
         }
-        links.to(from).messages.push(Message::Attached {
+        self.follow(index, links);
+        let home = &self.homes[index];
+        // Else it is answered as soon as what others publish is heard: nothing after the answer is missed.
+        if home.life == 0 || home.is_heard {
+            links.to(from).messages.push(Message::Attached {
+                name: home.name.clone(),
+                view,
+                generation,
+                lanes,
+                top: home.top,
+            });
+        }
+    }
+
+    /// Asks the backplane for what other nodes publish in a channel, once.
+    fn follow(&mut self, index: u32, links: &mut Links) {
+        let home = &mut self.homes[index];
+        if home.life != 0 || !self.config.is_linked(home.namespace) {
+            return;
+        }
+        self.lives = self.lives.wrapping_add(1).max(1);
+        home.life = self.lives;
+        let control = links.control();
+        links.to(control).messages.push(Message::Follow {
             name: home.name.clone(),
-            view,
-            generation,
-            lanes,
-            top: home.top,
+            hash: home.hash,
+            namespace: home.namespace,
+            life: home.life,
         });
     }
 
+    /// What other nodes publish is heard from now on: whoever waits for it is told.
+    pub fn followed(&mut self, name: &str, hash: u64, life: u32, links: &mut Links) {
+        let Some(index) = self.find(name, hash) else {
+            return;
+        };
+        let home = &mut self.homes[index];
+        if home.life != life || home.is_heard {
+            return;
+        }
+        home.is_heard = true;
+        for attachment in &home.attached {
+            links.to(attachment.shard).messages.push(Message::Attached {
+                name: home.name.clone(),
+                view: attachment.view,
+                generation: attachment.generation,
+                lanes: attachment.lanes,
+                top: home.top,
+            });
+        }
+    }
+
     /// A view is gone.
-    pub fn detach(&mut self, from: ShardId, name: &str, hash: u64, generation: u32) {
+    pub fn detach(
+        &mut self,
+        from: ShardId,
+        name: &str,
+        hash: u64,
+        generation: u32,
+        links: &mut Links,
+    ) {
         let Some(index) = self.find(name, hash) else {
             return;
         };
         self.homes[index]
             .attached
             .retain(|a| !(a.shard == from && a.generation == generation));
-        self.free_if_unused(index);
+        self.free_if_unused(index, links);
     }
 
-    fn free_if_unused(&mut self, index: u32) {
+    fn free_if_unused(&mut self, index: u32, links: &mut Links) {
         let home = &self.homes[index];
         let is_used =
             !home.attached.is_empty() || home.history.is_some() || home.presence.is_some();
@@ -216,10 +275,17 @@ impl Homes {
         if let Ok(entry) = self.table.find_entry(home.hash, |i| *i == index) {
             entry.remove();
         }
+        if home.life != 0 {
+            let control = links.control();
+            links.to(control).messages.push(Message::Unfollow {
+                name: home.name,
+                life: home.life,
+            });
+        }
     }
 
     /// A few times a second: drops records that are too old, frees homes that nobody needs.
-    pub fn housekeep(&mut self, now: Now) {
+    pub fn housekeep(&mut self, now: Now, links: &mut Links) {
         let end = self.homes.slots();
         for _ in 0..WALK_STEP.min(end) {
             self.walk = if self.walk + 1 >= end {
@@ -229,7 +295,7 @@ impl Homes {
             };
             if self.homes.get(self.walk).is_some() {
                 self.expire(self.walk, now);
-                self.free_if_unused(self.walk);
+                self.free_if_unused(self.walk, links);
             }
         }
         if self.published.len() > 1024 + 4 * self.homes.len() {
@@ -262,7 +328,7 @@ impl Homes {
 
     /// Drops records of the least recently published channels until the budget holds. Floors rise: a client that needed
     /// them is told.
-    fn enforce_history_budget(&mut self) {
+    fn enforce_history_budget(&mut self, links: &mut Links) {
         let budget = self.history_budget();
         while self.history_bytes > budget {
             let Some((index, top)) = self.published.pop_front() else {
@@ -281,7 +347,7 @@ impl Homes {
             self.history_bytes -= before - history.bytes();
             if history.is_empty() {
                 home.history = None;
-                self.free_if_unused(index);
+                self.free_if_unused(index, links);
             } else {
                 self.published.push_front((index, top));
                 return;

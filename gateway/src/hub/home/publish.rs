@@ -109,7 +109,7 @@ impl Homes {
             },
         );
         let position = keeps.then(|| (offset, self.epoch.clone()));
-        self.enforce_history_budget();
+        self.enforce_history_budget(links);
         position
     }
 
@@ -148,7 +148,7 @@ impl Homes {
                 false
             });
         }
-        self.free_if_unused(index);
+        self.free_if_unused(index, links);
     }
 
     /// Renders once for each encoding, and gives every view what it reads. `render` says whether it is not JSON. The views
