@@ -386,7 +386,8 @@ impl Core {
         let Some(conn) = self.conns.get_mut(slot) else {
             return;
         };
-        if conn.phase != Phase::Open || conn.pings == 0 {
+        // Among the commands that are kept its pong may be.
+        if conn.phase != Phase::Open || conn.pings == 0 || conn.held.is_some() {
             return;
         }
         // When the ping left late, its pong is looked for in the next round.

@@ -157,6 +157,11 @@ impl Tokens {
         std::mem::take(&mut self.is_turn)
     }
 
+    /// A connection whose next command did not wait for a token goes before those that do.
+    pub(super) fn give_turn(&mut self, token: Token) {
+        self.queue.push_front((token, None));
+    }
+
     /// Whether somebody can be checked now.
     pub(super) fn has_work(&self) -> bool {
         !self.queue.is_empty()
@@ -256,7 +261,7 @@ impl Core {
         }
     }
 
-    /// Keeps what a client sends while its token waits. `false`: it sends too much.
+    /// Keeps what a client sends while its token, or its subscription, is waited for. `false`: it sends too much.
     pub(super) fn hold(&mut self, token: Token, payload: &[u8]) -> bool {
         let limit = HELD_MESSAGES * self.config.client.message_size_limit as usize;
         let Some(conn) = self.conn(token) else {
