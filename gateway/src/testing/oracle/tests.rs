@@ -1,6 +1,7 @@
 //! The oracle can say no: each promise is broken once.
 
 use super::*;
+use crate::config::{BackplaneChoice, ClientLimits};
 use crate::protocol::centrifuge::client::{
     ClientPublication, ClientPush, ClientReply, Connected, ReplyFailure, ReplyKind, Subscribed,
 };
@@ -35,6 +36,10 @@ impl Scene {
         profile.history_is_short = false;
         profile.stalls = 0;
         profile.tls = None;
+        let config = Arc::make_mut(&mut profile.config);
+        config.client_limits = ClientLimits::default();
+        config.client.user_connection_limit = 0;
+        config.backplane = BackplaneChoice::Embedded;
         Self {
             oracle: Oracle::new(Arc::new(profile), clock.clone()),
             clock,
