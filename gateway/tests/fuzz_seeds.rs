@@ -3,7 +3,8 @@
 //! `RINGWAY_FUZZ_ROUNDS=n` tries so many of these for each target, `RINGWAY_SEED=n` others, `RINGWAY_FUZZ_TARGET=name` one
 //! target alone. An input that fails is left in `CARGO_TARGET_TMPDIR`, and belongs among the seeds.
 
-use ringway::testing::fuzz::{TARGETS, Target};
+use ringway::testing::faults::{Fault, plant};
+use ringway::testing::fuzz::{TARGETS, Target, connection, hub};
 use ringway::testing::rng::Rng;
 use std::panic::{catch_unwind, resume_unwind};
 use std::path::{Path, PathBuf};
@@ -12,23 +13,25 @@ fn number(name: &str, default: u64) -> u64 {
     std::env::var(name).map_or(default, |text| text.parse().expect("a number"))
 }
 
+/// The seeds of a target.
+fn seeds(name: &str) -> Vec<PathBuf> {
+    let directory = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
+    let mut files: Vec<_> = std::fs::read_dir(directory.join(name))
+        .unwrap_or_else(|error| panic!("the seeds of {name}: {error}"))
+        .map(|entry| entry.expect("a directory that can be read").path())
+        .collect();
+    files.sort();
+    assert!(files.len() >= 5, "{name} has {} seeds", files.len());
+    files
+}
+
 /// The chosen targets, each with its seeds.
 fn targets() -> Vec<(Target, Vec<PathBuf>)> {
-    let all = Path::new(env!("CARGO_MANIFEST_DIR")).join("fuzz/seeds");
     let chosen = std::env::var("RINGWAY_FUZZ_TARGET").ok();
     let targets = TARGETS
         .into_iter()
         .filter(|(name, _)| chosen.as_ref().is_none_or(|chosen| chosen == name));
-    let with_seeds = targets.map(|(name, run)| {
-        let mut files: Vec<_> = std::fs::read_dir(all.join(name))
-            .unwrap_or_else(|error| panic!("the seeds of {name}: {error}"))
-            .map(|entry| entry.expect("a directory that can be read").path())
-            .collect();
-        files.sort();
-        assert!(files.len() >= 5, "{name} has {} seeds", files.len());
-        ((name, run), files)
-    });
-    with_seeds.collect()
+    targets.map(|target| (target, seeds(target.0))).collect()
 }
 
 #[test]
@@ -64,6 +67,25 @@ fn every_target_holds_for_what_is_near_its_seeds() {
                 resume_unwind(panic);
             }
         }
+    }
+}
+
+/// That a target holds says something only when it does not hold for a node with a mistake.
+#[test]
+fn seeds_find_planted_faults() {
+    let connection: Target = ("connection", connection::run);
+    let hub: Target = ("hub", hub::run);
+    for ((name, run), fault) in [
+        (connection, Fault::ShortSendTailLost),
+        (connection, Fault::CursorOffByOne),
+        (hub, Fault::UserNotLeft),
+    ] {
+        let _planted = plant(fault);
+        let is_found = seeds(name).iter().any(|file| {
+            let bytes = std::fs::read(file).expect("a seed");
+            catch_unwind(|| run(&bytes)).is_err()
+        });
+        assert!(is_found, "{name} does not find {fault:?}");
     }
 }
 

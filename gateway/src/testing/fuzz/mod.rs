@@ -5,8 +5,11 @@
 //! parsers agree, what is owned is bounded by what came.
 
 pub mod commands;
+pub mod connection;
 pub mod deflate;
 pub mod frames;
+pub mod hub;
+mod node;
 pub mod proxy;
 pub mod token;
 pub mod upgrade;
@@ -15,7 +18,7 @@ pub mod upgrade;
 pub type Target = (&'static str, fn(&[u8]));
 
 /// All of them.
-pub const TARGETS: [Target; 7] = [
+pub const TARGETS: [Target; 9] = [
     ("upgrade", upgrade::run),
     ("proxy", proxy::run),
     ("frames", frames::run),
@@ -23,6 +26,8 @@ pub const TARGETS: [Target; 7] = [
     ("json_command", commands::json),
     ("protobuf_command", commands::protobuf),
     ("token", token::run),
+    ("connection", connection::run),
+    ("hub", hub::run),
 ];
 
 /// Decisions out of the front of the bytes; zeros when they are used up.
