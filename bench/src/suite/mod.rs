@@ -50,7 +50,7 @@ pub struct Args {
     /// of its round that lies there.
     #[arg(long, value_name = "DIRECTORY")]
     keep: Option<PathBuf>,
-    /// Only this scenario, or this server; may be repeated.
+    /// Only this scenario, or this server and those it is compared with in a round; may be repeated.
     #[arg(long, value_name = "NAME")]
     only: Vec<String>,
     /// List a run that failed, and go on: a server that does not come up, or ends, ends the suite without.

@@ -2,7 +2,7 @@
 
 use std::fs::{self, File};
 use std::io;
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
 use std::time::{Duration, Instant};
@@ -71,7 +71,7 @@ impl<'a> Server<'a> {
     pub fn start(plan: &'a ServerPlan, watch: &Watch, log: PathBuf) -> Result<Self, Halt> {
         // The kernel takes down a ring, and the listener it accepts on, some time after its process is gone.
         let deadline = Instant::now() + FREE_PATIENCE;
-        while takes_connections(plan) {
+        while is_taken(plan) {
             if Instant::now() >= deadline {
                 return fail(format!(
                     "{}: something else listens on {}",
@@ -197,6 +197,11 @@ fn fail<T>(words: String) -> Result<T, Halt> {
     Err(Halt::Failed(words))
 }
 
+/// Whether somebody listens where the server will: also one that takes no connections.
+fn is_taken(plan: &ServerPlan) -> bool {
+    TcpListener::bind(plan.ready).is_err_and(|error| error.kind() == io::ErrorKind::AddrInUse)
+}
+
 fn takes_connections(plan: &ServerPlan) -> bool {
     TcpStream::connect_timeout(&plan.ready, TRY_TIME).is_ok()
 }
@@ -286,7 +291,6 @@ fn holds(pid: u32, socket: &str) -> bool {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::net::TcpListener;
 
     #[test]
     fn knows_who_listens() {
