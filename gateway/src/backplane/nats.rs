@@ -1,6 +1,6 @@
 //! NATS: the one place that names `async-nats`.
 //!
-//! One connection, over which publications go out ([`publish`]) and come in ([`follow`]). It is made again, without end, when
+//! One connection, over which publications go out (`publish`) and come in (`follow`). It is made again, without end, when
 //! it breaks; until then publishing fails at once, and members stay subscribed.
 
 mod follow;
@@ -14,7 +14,7 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use tokio::sync::mpsc;
 
-/// Notices that wait for the driver, each of up to [`follow::BATCH`] publications. When it takes none the connection's own
+/// Notices that wait for the driver, each of up to `follow::BATCH` publications. When it takes none the connection's own
 /// queues fill, and then what comes is lost (and counted).
 const NOTICES: usize = 64;
 /// Commands that wait for the connection; what publishes or follows more waits for it.

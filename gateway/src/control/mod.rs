@@ -8,7 +8,7 @@
 //! | `GET /livez`, `/readyz` | health ([`admin`]) |
 //! | `GET /` and `/demo/…` | the demo page, under `--dev` |
 //!
-//! Pages of elsewhere are refused ([`pages`]): the port is often on a developer's or an operator's own machine.
+//! Pages of elsewhere are refused (`pages`): the port is often on a developer's or an operator's own machine.
 //!
 //! Never: the environment, the command line, or a wait that a shard would notice.
 
