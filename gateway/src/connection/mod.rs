@@ -104,7 +104,7 @@ pub struct Connection {
     /// Frames cut by the network.
     pub decoder: Decoder,
     /// What waits to be handled: of the upgrade request what has come; after it, commands behind a token that waits for
-    /// its check, or behind one that names a channel whose subscribe is not answered.
+    /// its check.
     pub held: Option<Box<Vec<u8>>>,
     /// Bytes for this connection alone that have not left.
     pub private: Option<Box<Private>>,

@@ -111,10 +111,6 @@ pub struct Pending {
     ready_bytes: usize,
     /// Answers that are awaited of other shards, whose size is theirs to choose.
     answers: usize,
-    /// Commands that wait for subscriptions.
-    subscribing: usize,
-    /// The view whose subscription has to be answered before the commands that are kept can begin.
-    pub kept_for: Option<u32>,
 }
 
 impl Pending {
@@ -166,8 +162,7 @@ impl Pending {
         match slot {
             Slot::Ready(frame) => change(&mut self.ready_bytes, frame.len()),
             Slot::Awaited(Awaited::Answer(_)) => change(&mut self.answers, 1),
-            Slot::Awaited(Awaited::Publish(_)) => {}
-            Slot::Subscribe(_) | Slot::Connect(_) => change(&mut self.subscribing, 1),
+            _ => {}
         }
     }
 
@@ -179,11 +174,6 @@ impl Pending {
     /// Answers awaited of other shards.
     pub fn answers(&self) -> usize {
         self.answers
-    }
-
-    /// Whether a subscription may be under way.
-    pub fn is_subscribing(&self) -> bool {
-        self.subscribing > 0
     }
 
     /// The awaited answer of a ticket that is not the oldest has come.

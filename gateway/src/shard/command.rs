@@ -13,8 +13,7 @@ use crate::protocol::token::TokenError;
 use crate::shard::timers::Timer;
 
 impl Core {
-    /// Handles the commands of a payload, up to one that waits for its token's check or for its channel's subscription.
-    /// `false`: this was the last payload
+    /// Handles the commands of a payload, up to one whose token waits for its check. `false`: this was the last payload
     /// that matters.
     pub(super) fn commands(&mut self, token: Token, payload: &[u8]) -> bool {
         let Some(encoding) = self.conn(token).map(|c| c.encoding) else {
@@ -30,10 +29,7 @@ impl Core {
                 Ok(command) => {
                     let has_turn = self.tokens.take_turn();
                     match self.may_begin(token, &command, has_turn) {
-                        Ok(())
-                            if self.waits_for_subscription(token, &command)
-                                || self.waits_for_check(token, &command, has_turn) =>
-                        {
+                        Ok(()) if self.waits_for_check(token, &command, has_turn) => {
                             return self.hold(token, rest);
                         }
                         Ok(()) => self.begin(token, &command),

@@ -522,7 +522,6 @@ impl Core {
             assert!(
                 conn.held.is_none()
                     || conn.phase == crate::connection::Phase::Handshake
-                    || conn.pending.as_ref().is_some_and(|p| p.kept_for.is_some())
                     || self.tokens.is_waiting(self.token(slot)),
                 "slot {slot}: commands that nobody will handle"
             );

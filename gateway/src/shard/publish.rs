@@ -39,7 +39,7 @@ impl Core {
             .get(token.slot)
             .and_then(|c| c.identity.as_ref())
             .is_none_or(|identity| identity.user.is_empty());
-        let is_subscribed = self.subscribed(token, channel).is_some();
+        let is_subscribed = self.is_subscriber(token, channel);
         let who = Who {
             client: &self.config.client,
             is_anonymous,

@@ -64,7 +64,7 @@ impl Core {
     }
 
     fn spare_pending(&mut self, pending: Box<Pending>) {
-        debug_assert!(pending.is_empty() && pending.kept_for.is_none());
+        debug_assert!(pending.is_empty());
         if self.spare_pending.len() < SPARES_MAX {
             self.spare_pending.push(pending);
         }
@@ -169,12 +169,12 @@ impl Core {
                     return;
                 }
                 Some(Slot::Subscribe(wait)) => match self.settle_subscribe(token, wait) {
-                    Settled::Answered => self.let_kept_begin(token),
+                    Settled::Answered => {}
                     Settled::Waits(wait) => return self.put_back(token, Slot::Subscribe(wait)),
                     Settled::NotJson(wait) => return self.not_json(token, Slot::Subscribe(wait)),
                 },
                 Some(Slot::Connect(wait)) => match self.settle_connect(token, wait) {
-                    Settled::Answered => self.let_kept_begin(token),
+                    Settled::Answered => {}
                     Settled::Waits(wait) => return self.put_back(token, Slot::Connect(wait)),
                     Settled::NotJson(wait) => return self.not_json(token, Slot::Connect(wait)),
                 },

@@ -13,7 +13,7 @@ use crate::ids::Token;
 use crate::limit::Limit;
 use crate::protocol::centrifuge::publication::ClientInfoRef;
 use crate::protocol::centrifuge::{
-    Command, Encoding, SubscribeRequest, SubscribeResult, publication_in_frame, push_unsubscribe,
+    Encoding, SubscribeRequest, SubscribeResult, publication_in_frame, push_unsubscribe,
     reply_error, reply_subscribe, reply_unsubscribe,
 };
 use crate::protocol::channel::ChannelName;
@@ -250,45 +250,13 @@ impl Core {
         let Some(view) = self.hub.find(channel, self.keys.hash(channel)) else {
             return false;
         };
-        self.main_sub(token, view).is_some() || self.is_about_to_be_in(token, view)
+        self.main_sub(token, view).is_some()
+            || self.waits(token).any(|w| w.view == view && !w.is_cancelled)
     }
 
-    /// Whether a command must wait because its channel's subscribe came before it and is not answered: the home does not
-    /// know of the member yet, and a publication would be older than the subscription.
-    pub(super) fn waits_for_subscription(&mut self, token: Token, command: &Command<'_>) -> bool {
-        let pending = self.conns.get(token.slot).and_then(|c| c.pending.as_ref());
-        if !pending.is_some_and(|p| p.is_subscribing()) {
-            return false;
-        }
-        let Some(channel) = command.method.needs_subscription() else {
-            return false;
-        };
-        let Some(view) = self.hub.find(channel, self.keys.hash(channel)) else {
-            return false;
-        };
-        let waits = self.is_about_to_be_in(token, view);
-        if waits && let Some(pending) = self.conn(token).and_then(|c| c.pending.as_mut()) {
-            pending.kept_for = Some(view);
-        }
-        waits
-    }
-
-    /// Lets the commands begin that were kept for a subscription, if that is answered.
-    pub(super) fn let_kept_begin(&mut self, token: Token) {
-        let pending = self.conns.get(token.slot).and_then(|c| c.pending.as_ref());
-        let Some(view) = pending.and_then(|p| p.kept_for) else {
-            return;
-        };
-        if !self.is_about_to_be_in(token, view)
-            && let Some(pending) = self.conn(token).and_then(|c| c.pending.as_mut())
-        {
-            pending.kept_for = None;
-            self.tokens.give_turn(token);
-        }
-    }
-
-    fn is_about_to_be_in(&self, token: Token, view: u32) -> bool {
-        self.waits(token).any(|w| w.view == view && !w.is_cancelled)
+    /// As far as permissions go, a subscription that is being made counts.
+    pub(super) fn is_subscriber(&mut self, token: Token, channel: &str) -> bool {
+        self.is_subscribed_or_about_to(token, channel)
     }
 
     fn subscriptions_of(&self, token: Token) -> usize {

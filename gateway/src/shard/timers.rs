@@ -386,8 +386,7 @@ impl Core {
         let Some(conn) = self.conns.get_mut(slot) else {
             return;
         };
-        // Among the commands that are kept its pong may be.
-        if conn.phase != Phase::Open || conn.pings == 0 || conn.held.is_some() {
+        if conn.phase != Phase::Open || conn.pings == 0 {
             return;
         }
         // When the ping left late, its pong is looked for in the next round.

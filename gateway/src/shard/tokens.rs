@@ -23,8 +23,6 @@ use std::sync::Arc;
 const TURN_NANOS: i64 = 5000;
 /// Bytes of commands that may wait behind a token, in messages' limits: who sends on and on meanwhile is closed.
 const HELD_MESSAGES: usize = 2;
-/// The same behind a subscribe, which is answered soon, and behind which there may be much.
-const HELD_BEHIND_SUBSCRIBE: usize = 16;
 /// Ids of keys that are known not to be there.
 const MISSING_MAX: usize = 1024;
 /// How long an id that a fetch has not found is not looked for again, milliseconds.
@@ -159,11 +157,6 @@ impl Tokens {
         std::mem::take(&mut self.is_turn)
     }
 
-    /// A connection whose next command did not wait for a token goes before those that do.
-    pub(super) fn give_turn(&mut self, token: Token) {
-        self.queue.push_front((token, None));
-    }
-
     /// Whether somebody can be checked now.
     pub(super) fn has_work(&self) -> bool {
         !self.queue.is_empty()
@@ -263,16 +256,11 @@ impl Core {
         }
     }
 
-    /// Keeps what a client sends while its token, or its subscription, is waited for. `false`: it sends too much.
+    /// Keeps what a client sends while its token waits. `false`: it sends too much.
     pub(super) fn hold(&mut self, token: Token, payload: &[u8]) -> bool {
-        let message = self.config.client.message_size_limit as usize;
+        let limit = HELD_MESSAGES * self.config.client.message_size_limit as usize;
         let Some(conn) = self.conn(token) else {
             return false;
-        };
-        let kept_for = conn.pending.as_ref().and_then(|pending| pending.kept_for);
-        let limit = match kept_for {
-            Some(_) => HELD_BEHIND_SUBSCRIBE * message,
-            None => HELD_MESSAGES * message,
         };
         let held = conn.held.get_or_insert_default();
         if held.len() + payload.len() >= limit {

@@ -1,7 +1,6 @@
 //! One shard over a scripted reactor: what it does in which tick is seen exactly.
 
 mod keys;
-mod order;
 mod proxies;
 mod stand;
 mod tls;

@@ -15,7 +15,7 @@ pub fn config() -> Config {
     config
 }
 
-pub fn hmac(claims: &Value) -> String {
+fn hmac(claims: &Value) -> String {
     let key = jsonwebtoken::EncodingKey::from_secret(b"secret");
     jsonwebtoken::encode(&jsonwebtoken::Header::default(), claims, &key).expect("a token")
 }

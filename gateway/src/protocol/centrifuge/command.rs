@@ -72,17 +72,6 @@ impl Method<'_> {
         };
         (!token.is_empty()).then_some((kind, token))
     }
-
-    /// The channel of a command whose outcome depends on whether the client is subscribed to it.
-    pub fn needs_subscription(&self) -> Option<&str> {
-        match self {
-            Self::Publish(request) => Some(&request.channel),
-            Self::Presence(request) | Self::PresenceStats(request) => Some(&request.channel),
-            Self::History(request) => Some(&request.channel),
-            Self::SubRefresh(request) => Some(&request.channel),
-            _ => None,
-        }
-    }
 }
 
 /// Opens the connection.

@@ -275,10 +275,12 @@ impl Oracle {
                 let book = &self.connections[connection];
                 let mine = book.client.as_deref().unwrap_or_default();
                 let listed = clients.iter().any(|(client, _)| client == mine);
-                // Commands are handled in order: whose subscribe is answered by now had subscribed before it asked. A 2500 may
-                // be under way: then it is no member any more.
-                let is_member = book.members.contains_key(channel);
-                if is_member && !listed && !facts.was_short && self.profile.stalls == 0 {
+                // A 2500 may be under way: then it is no member any more.
+                let was_member = book
+                    .members
+                    .get(channel)
+                    .is_some_and(|member| self.memberships[*member].started < asked);
+                if was_member && !listed && !facts.was_short && self.profile.stalls == 0 {
                     return violation(format!(
                         "{who}: a member of {channel}, but not in its presence"
                     ));
