@@ -14,7 +14,7 @@ pub struct Bounds {
     pub intake_bytes: usize,
     /// Staged bytes above which the peer is lost: it is given neither frames nor large answers until it has caught up.
     pub lost_bytes: usize,
-    /// Bytes staged in one tick, for a peer or for this shard itself, above which large answers have to wait.
+    /// Bytes staged for a peer, or for this shard itself, above which presences and histories are refused.
     pub answers_bytes: usize,
     /// So long without taking anything, and it is lost, too.
     pub lost_millis: u64,
@@ -114,15 +114,24 @@ impl Links {
             .is_some_and(|way| way.is_late || way.outbox.backlog_bytes() > self.bounds.lost_bytes)
     }
 
-    /// Whether so much is staged for a peer, this shard included, that large answers to it have to wait: a tick full of
+    /// Whether so much is staged for a peer, this shard included, that records for its views have to wait: a tick full of
     /// small questions must not make more of them than its memory is meant for.
     pub fn is_full(&self, peer: ShardId) -> bool {
+        self.has_staged(peer, self.bounds.lost_bytes)
+    }
+
+    /// The same for presences and histories, which are refused then: what clients ask for leaves room for recovery.
+    pub fn is_full_of_answers(&self, peer: ShardId) -> bool {
+        self.has_staged(peer, self.bounds.answers_bytes)
+    }
+
+    fn has_staged(&self, peer: ShardId, bytes: usize) -> bool {
         let staged = match self.way(peer) {
             Some(way) if way.is_late => return true,
             Some(way) => way.outbox.staged_bytes(),
             None => self.local.size(),
         };
-        staged > self.bounds.answers_bytes
+        staged > bytes
     }
 
     /// Hands every staged batch over that its ring takes. Returns whether some are still staged.
@@ -268,12 +277,16 @@ mod tests {
         let ways = [None, Some(outbox), None].into_iter().collect();
         let mut links = Links::new(ShardId(0), ways, Vec::new()).with_bounds(Bounds {
             answers_bytes: 20,
+            lost_bytes: 40,
             ..Bounds::default()
         });
         for peer in [ShardId(0), ShardId(1)] {
-            assert!(!links.is_full(peer));
-            put(links.to(peer), &[0; 21]);
-            assert!(links.is_full(peer) && !links.is_lost(peer));
+            let is = |links: &Links| (links.is_full_of_answers(peer), links.is_full(peer));
+            for expected in [(false, false), (true, false), (true, true)] {
+                assert_eq!(is(&links), expected);
+                put(links.to(peer), &[0; 21]);
+            }
+            assert!(!links.is_lost(peer));
         }
     }
 }

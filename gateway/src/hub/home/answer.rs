@@ -153,7 +153,7 @@ impl Homes {
         let mut out = std::mem::take(&mut self.render[0]);
         out.clear();
         let error = match asked.query {
-            _ if links.is_full(from) => Some(ReplyError::TOO_MANY_REQUESTS),
+            _ if links.is_full_of_answers(from) => Some(ReplyError::TOO_MANY_REQUESTS),
             Query::Presence => {
                 let presence = home.and_then(|h| h.presence.as_deref());
                 let clients: Vec<_> = presence
