@@ -3,7 +3,7 @@
 use crate::config::{LogConfig, LogFormat};
 use crate::ids::Now;
 use std::io::IsTerminal;
-use tracing_subscriber::filter::LevelFilter;
+use tracing_subscriber::filter::{EnvFilter, LevelFilter};
 
 /// Why logging could not be set up.
 #[derive(Debug, thiserror::Error)]
@@ -26,8 +26,10 @@ pub fn init(config: &LogConfig) -> Result<(), LoggingError> {
         .parse()
         .map_err(|_| LoggingError::Level(config.level.clone()))?;
     let terminal = std::io::stderr().is_terminal();
+    // The NATS client tells of each event and each lost message, and of servers with their passwords.
+    let quiet = level.min(LevelFilter::WARN);
     let lines = tracing_subscriber::fmt()
-        .with_max_level(level)
+        .with_env_filter(EnvFilter::new(format!("{level},async_nats={quiet}")))
         .with_writer(std::io::stderr);
     let set = if is_json(config.format, terminal) {
         lines

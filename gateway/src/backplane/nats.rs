@@ -10,15 +10,22 @@ mod publish;
 use super::{Backplane, Health, Notice};
 use crate::config::Nats;
 use async_nats::{Client, ConnectOptions, Event, ServerAddr};
+use percent_encoding::percent_decode_str;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
+use std::time::Duration;
 use tokio::sync::mpsc;
 
 /// Notices that wait for the driver, each of up to `follow::BATCH` publications. When it takes none the connection's own
 /// queues fill, and then what comes is lost (and counted).
 const NOTICES: usize = 64;
-/// Commands that wait for the connection; what publishes or follows more waits for it.
-const COMMANDS: usize = 8192;
+/// Commands that wait for the connection. Publications are bounded before; a channel that is followed while there is no
+/// server is one, and must not hold up those behind it.
+const COMMANDS: usize = 1 << 20;
+/// Messages of one channel that wait to be taken; more are lost, and counted.
+const MESSAGES: usize = 4096;
+/// A server that answers no ping is given up after three of these.
+const PING_INTERVAL: Duration = Duration::from_secs(3);
 
 /// Why the backplane cannot be started.
 #[derive(Debug, thiserror::Error)]
@@ -53,13 +60,15 @@ pub async fn start(
     let (publishes, publishing) = mpsc::unbounded_channel();
     let (orders, ordered) = mpsc::unbounded_channel();
     let (notices, noticed) = mpsc::channel(NOTICES);
-    tokio::spawn(publish::run(
-        client.clone(),
-        publishing,
-        notices.clone(),
-        health.clone(),
-    ));
-    tokio::spawn(follow::run(client, ordered, notices, health.clone()));
+    let publish = publish::run(client.clone(), publishing, notices.clone(), health.clone());
+    let follow = follow::run(client, ordered, notices, health.clone());
+    // When one of them ends so does the other, and with them the notices, which the driver sees.
+    tokio::spawn(async move {
+        tokio::select! {
+            () = publish => {}
+            () = follow => {}
+        }
+    });
     Ok((Backplane::new(publishes, orders, health), noticed))
 }
 
@@ -67,6 +76,8 @@ async fn connect(config: &Nats, node: &str, health: Arc<Health>) -> Result<Clien
     let mut options = ConnectOptions::new()
         .name(format!("ringway {node}"))
         .client_capacity(COMMANDS)
+        .subscription_capacity(MESSAGES)
+        .ping_interval(PING_INTERVAL)
         .retry_on_initial_connect()
         .event_callback(move |event| {
             noticed(&health, &event);
@@ -83,7 +94,44 @@ async fn connect(config: &Nats, node: &str, health: Arc<Health>) -> Result<Clien
     }
     let servers = config.servers.iter().map(|url| url.0.parse());
     let servers: Vec<ServerAddr> = servers.collect::<Result<_, _>>()?;
+    if servers.iter().any(ServerAddr::tls_required) {
+        options = options.require_tls(true);
+    }
+    if let Some((user, password)) = login(&servers)? {
+        options = options.user_and_password(user, password);
+    }
+    let servers: Vec<_> = servers
+        .into_iter()
+        .map(anonymous)
+        .collect::<Result<_, _>>()?;
     Ok(options.connect(servers).await?)
+}
+
+/// The user and the password in the URLs. The client does not look for them there, and servers that it hears of have none.
+fn login(servers: &[ServerAddr]) -> std::io::Result<Option<(String, String)>> {
+    let decoded = |text: &str| percent_decode_str(text).decode_utf8_lossy().into_owned();
+    let mut logins = servers.iter().map(|server| {
+        let password = server.password().unwrap_or_default();
+        server
+            .username()
+            .map(|user| (decoded(user), decoded(password)))
+    });
+    let first = logins.next().flatten();
+    if logins.any(|login| login != first) {
+        return Err(std::io::Error::other(
+            "nats.url: all servers are asked as one user, so the user and the password must be the same in each",
+        ));
+    }
+    Ok(first)
+}
+
+/// The address without user and password, so that they stand in no log.
+fn anonymous(server: ServerAddr) -> std::io::Result<ServerAddr> {
+    let mut url = server.into_inner();
+    // Both are refused only for URLs without a host, which are no servers.
+    let _ = url.set_username("");
+    let _ = url.set_password(None);
+    ServerAddr::from_url(url)
 }
 
 fn noticed(health: &Health, event: &Event) {
@@ -105,7 +153,7 @@ fn noticed(health: &Health, event: &Event) {
 
 #[cfg(test)]
 mod tests {
-    use super::is_server;
+    use super::*;
 
     #[test]
     fn servers_are_told_from_other_text() {
@@ -128,5 +176,21 @@ mod tests {
         ] {
             assert!(!is_server(text), "{text}");
         }
+    }
+
+    #[test]
+    fn user_and_password_are_taken_out_of_the_urls() {
+        let servers = |urls: &[&str]| -> Vec<ServerAddr> {
+            urls.iter().map(|url| url.parse().unwrap()).collect()
+        };
+        let all = servers(&["nats://u:p%40ss@a:1", "nats://u:p%40ss@b"]);
+        assert_eq!(login(&all).unwrap(), Some(("u".into(), "p@ss".into())));
+        let bare = anonymous(all[0].clone()).unwrap();
+        assert_eq!(
+            (bare.host(), bare.port(), bare.username(), bare.password()),
+            ("a", 1, None, None)
+        );
+        assert_eq!(login(&servers(&["nats://a"])).unwrap(), None);
+        assert!(login(&servers(&["nats://u:p@a", "nats://b"])).is_err());
     }
 }

@@ -12,10 +12,10 @@ import { next, until } from '../sdk/harness/wait.mjs';
 import { NatsServer, SERVERS, withHeaders } from './nats.mjs';
 
 /** Gateways that one server links. */
-async function nodes(t, url, count, rest = {}) {
+async function nodes(t, url, count, nats = {}, level = 'info') {
   const started = await Promise.all(Array.from({ length: count }, () => Gateway.start({
     namespaces: { '': ALL, room: ALL, last: { ...ALL, slow: { policy: 'latest' } } },
-    rest: { nats: { url, ...rest } },
+    rest: { nats: { url, ...nats }, log: { level } },
   })));
   for (const gateway of started) t.after(() => gateway.kill());
   return started;
@@ -153,7 +153,7 @@ test('servers are reached by TLS and a password, and by nothing less', async (t)
     '-addext', 'subjectAltName=DNS:localhost,IP:127.0.0.1', '-addext', 'basicConstraints=critical,CA:FALSE', '-keyout', key, '-out', certificate], { stdio: 'pipe' });
   const config = `tls { cert_file: "${certificate}", key_file: "${key}" }\nauthorization { user: gateway, password: "s3cr3t" }\n`;
   const server = await NatsServer.start(t, SERVERS.current, { config });
-  const [here, there] = await nodes(t, `tls://gateway:s3cr3t@127.0.0.1:${server.port}`, 2, { tls: { ca_pem_file: certificate } });
+  const [here, there] = await nodes(t, `tls://gateway:s3cr3t@127.0.0.1:${server.port}`, 2, { tls: { ca_pem_file: certificate } }, 'debug');
   const subscription = await subscribed(await connected(t, here.url), 'room:safe');
   await there.publish('room:safe', { n: 1 });
   assert.deepEqual((await subscription.publications.count(1))[0].data, { n: 1 });

@@ -22,6 +22,8 @@ use tokio::time::Instant;
 
 /// Most publications in one notice, and orders taken at a time.
 pub(super) const BATCH: usize = 256;
+/// Bytes in one notice, beside its last publication.
+const BATCH_BYTES: usize = 256 * 1024;
 /// Between two echoes when nothing is followed anew.
 const ECHO_INTERVAL: Duration = Duration::from_secs(2);
 /// How long a channel is followed after its last member left: who comes and goes costs the servers nothing.
@@ -249,7 +251,7 @@ impl Follower {
     async fn pass_on(&mut self, channel: &Arc<Linked>, message: &Message) -> Result<(), Over> {
         let mut heard = Heard::default();
         self.take(&mut heard, channel, message);
-        while heard.publications.len() < BATCH {
+        while heard.publications.len() < BATCH && heard.bytes.len() < BATCH_BYTES {
             let Some(Some((channel, message))) = self.incoming.next().now_or_never() else {
                 break;
             };
@@ -289,8 +291,11 @@ impl Follower {
             _ if self.echoes.is_empty() => self.count_lost(),
             _ => {}
         }
+        // Events of the connection may be lost, its state is not.
+        let is_connected = self.client.connection_state() == State::Connected;
+        self.health.connected.store(is_connected, Ordering::Relaxed);
         // Echoes that the broken connection swallowed. Whatever is followed is so when there is another one.
-        if self.client.connection_state() != State::Connected {
+        if !is_connected {
             let swallowed: Vec<_> = self.echoes.drain(..).collect();
             for echo in swallowed {
                 self.prove(echo.proves).await?;

@@ -12,6 +12,9 @@ use std::sync::atomic::Ordering;
 use tokio::sync::mpsc;
 use tokio::time::timeout_at;
 
+/// Publications written at a time.
+const BATCH: usize = 256;
+
 /// The subject of a channel without history.
 pub(super) fn subject(channel: &str) -> String {
     let mut subject = String::with_capacity(8 + channel.len());
@@ -20,32 +23,63 @@ pub(super) fn subject(channel: &str) -> String {
     subject
 }
 
-/// Hands publications over in the order in which they came, until nobody publishes any more.
+/// Hands publications over in the order in which they came, until nobody publishes any more. They are answered when they
+/// have been written to the connection, and take up room until then.
 pub(super) async fn run(
     client: Client,
     mut publishes: mpsc::UnboundedReceiver<Publish>,
     notices: mpsc::Sender<Notice>,
     health: Arc<Health>,
 ) {
-    while let Some(one) = publishes.recv().await {
-        let outcome = hand_over(&client, &one).await;
-        if outcome.is_ok() {
-            health.sent.fetch_add(1, Ordering::Relaxed);
+    let mut batch = Vec::with_capacity(BATCH);
+    let mut outcomes = Vec::with_capacity(BATCH);
+    while publishes.recv_many(&mut batch, BATCH).await > 0 {
+        for one in &batch {
+            outcomes.push(hand_over(&client, one).await);
         }
-        match one.asker {
-            Asker::Client(shard, reply) => {
-                let error = outcome.err();
-                let notice = Notice::Published {
-                    shard,
-                    reply,
-                    error,
-                };
-                if notices.send(notice).await.is_err() {
-                    return;
-                }
+        let is_written = match batch.iter().map(|one| one.deadline).max() {
+            Some(deadline) if outcomes.iter().any(Result::is_ok) => {
+                matches!(timeout_at(deadline, client.flush()).await, Ok(Ok(())))
             }
+            _ => true,
+        };
+        for (one, mut outcome) in batch.drain(..).zip(outcomes.drain(..)) {
+            // Nobody knows whether it will still be written.
+            if !is_written && outcome.is_ok() {
+                outcome = Err(ReplyError::INTERNAL);
+            }
+            if outcome.is_ok() {
+                health.sent.fetch_add(1, Ordering::Relaxed);
+            }
+            if tell(one.asker, outcome, &notices).await.is_err() {
+                return;
+            }
+        }
+    }
+}
+
+/// Nobody takes notices any more.
+struct Over;
+
+async fn tell(
+    asker: Asker,
+    outcome: Result<(), ReplyError>,
+    notices: &mpsc::Sender<Notice>,
+) -> Result<(), Over> {
+    match asker {
+        Asker::Client(shard, reply) => {
+            let error = outcome.err();
+            let notice = Notice::Published {
+                shard,
+                reply,
+                error,
+            };
+            notices.send(notice).await.map_err(|_| Over)
+        }
+        Asker::Caller(told) => {
             // Nobody listens any more when the caller has hung up.
-            Asker::Caller(told) => drop(told.send(outcome)),
+            let _ = told.send(outcome);
+            Ok(())
         }
     }
 }
