@@ -89,7 +89,9 @@ impl<'a> Parts<'a> {
             return Err(malformed);
         }
         let header = decode(header)?;
-        let header: Header<'_> = serde_json::from_slice(&header).map_err(|_| malformed)?;
+        // UTF-8 all of it (RFC 7515 section 4), also what is not looked at.
+        let header = std::str::from_utf8(&header).map_err(|_| malformed)?;
+        let header: Header<'_> = serde_json::from_str(header).map_err(|_| malformed)?;
         if header.crit.is_some() {
             // Extensions that must be understood (RFC 7515 section 4.1.11): we know none.
             return Err(TokenError::Invalid("critical header"));
